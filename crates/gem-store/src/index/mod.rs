@@ -1,0 +1,2 @@
+//! The index.
+pub mod ordered;
