@@ -1,0 +1,125 @@
+//! Batches out of batches: a part of one, or several as one.
+//!
+//! A record holds its own index (the offset delta), and batches are dense, so records that move
+//! to another index are copied, with the index and the length before it rewritten. The first
+//! records of a batch stay where they are and are shared.
+
+use std::ops::Range;
+
+use bytes::{BufMut, BytesMut};
+
+use super::error::BatchError;
+use super::layout::HEAD_LEN;
+use super::record::Shape;
+use super::{MAX_ENCODED, RecordBatch, varint};
+
+impl RecordBatch {
+    /// The batch of the records with the indexes in `range`, uncompressed. Its base offset is that
+    /// of its first record. From index 0 on records are shared, otherwise copied.
+    ///
+    /// An empty range, or one that reaches beyond the records, is `NoSuchRecord`.
+    pub fn split(&self, range: Range<u32>) -> Result<RecordBatch, BatchError> {
+        if range.is_empty() || range.end > self.count() {
+            return Err(BatchError::NoSuchRecord { index: range.end.max(range.start), count: self.count() });
+        }
+        if range.start > 0 {
+            return self.select(|index| range.contains(&index));
+        }
+        let plain = self.uncompressed()?;
+        if range.end == self.count() {
+            return Ok(plain);
+        }
+        let mut at = 0;
+        for _ in range.clone() {
+            Shape::read(plain.record_bytes(), &mut at)?;
+        }
+        let mut head = plain.head;
+        head.count = range.end as i32;
+        head.last_offset_delta = head.count - 1;
+        Ok(RecordBatch::assemble_shared(head, plain.bytes.slice(..HEAD_LEN + at)))
+    }
+
+    /// The batch of the records whose index `keep` wants, uncompressed, packed densely from the
+    /// first one's offset. `NoSuchRecord` where it wants none.
+    pub fn select(&self, keep: impl Fn(u32) -> bool) -> Result<RecordBatch, BatchError> {
+        let plain = self.uncompressed()?;
+        let first = (0..self.count()).find(|index| keep(*index));
+        let first = first.ok_or(BatchError::NoSuchRecord { index: 0, count: self.count() })?;
+        let mut out = Packer::with_capacity(plain.len());
+        let mut at = 0;
+        for index in 0..self.count() {
+            let shape = Shape::read(plain.record_bytes(), &mut at)?;
+            if keep(index) {
+                out.put(&shape, plain.record_bytes(), 0)?;
+            }
+        }
+        let mut head = plain.head;
+        head.base_offset += i64::from(first);
+        if head.producer_id >= 0 {
+            head.base_sequence = head.base_sequence.wrapping_add(first as i32) & i32::MAX;
+        }
+        head.count = out.count;
+        head.last_offset_delta = out.count - 1;
+        Ok(RecordBatch::assemble(head, out.buffer))
+    }
+
+    /// One batch of the records of all `batches`, in order, uncompressed, from the first one's
+    /// base offset: one row in the index instead of many. Records keep their times unless the
+    /// batches are stamped.
+    ///
+    /// Batches of numbered producers and control batches are `NotJoinable`, no batch at all is
+    /// `NoSuchRecord`, and more than [`MAX_ENCODED`] bytes are `TooLong`.
+    pub fn join(batches: &[RecordBatch]) -> Result<RecordBatch, BatchError> {
+        let first = batches.first().ok_or(BatchError::NoSuchRecord { index: 0, count: 0 })?;
+        let mut out = Packer::with_capacity(batches.iter().map(RecordBatch::len).sum::<usize>().min(MAX_ENCODED));
+        let mut head = first.head;
+        for batch in batches {
+            if batch.producer_id().is_some() || batch.is_control() || batch.is_transactional() {
+                return Err(BatchError::NotJoinable);
+            }
+            let plain = batch.uncompressed()?;
+            let shift = batch.head.base_timestamp.wrapping_sub(head.base_timestamp);
+            let mut at = 0;
+            for _ in 0..plain.count() {
+                let shape = Shape::read(plain.record_bytes(), &mut at)?;
+                out.put(&shape, plain.record_bytes(), shift)?;
+            }
+            head.max_timestamp = head.max_timestamp.max(batch.head.max_timestamp);
+        }
+        head.attributes &= !super::layout::CODEC;
+        head.count = out.count;
+        head.last_offset_delta = out.count - 1;
+        Ok(RecordBatch::assemble(head, out.buffer))
+    }
+}
+
+/// Writes records one after another under indexes of their own.
+struct Packer {
+    buffer: BytesMut,
+    count: i32,
+}
+
+impl Packer {
+    fn with_capacity(bytes: usize) -> Self {
+        let mut buffer = BytesMut::with_capacity(bytes + 16);
+        buffer.put_bytes(0, HEAD_LEN);
+        Packer { buffer, count: 0 }
+    }
+
+    fn put(&mut self, shape: &Shape, records: &[u8], time_shift: i64) -> Result<(), BatchError> {
+        let rest = records.get(shape.rest.clone()).unwrap_or_default();
+        let timestamp_delta = shape.timestamp_delta.wrapping_add(time_shift);
+        let body = 1 + varint::len(timestamp_delta) + varint::len(self.count.into()) + rest.len();
+        let length = self.buffer.len() + body + 5;
+        if length > MAX_ENCODED {
+            return Err(BatchError::TooLong(length));
+        }
+        varint::put(&mut self.buffer, body as i64);
+        self.buffer.put_u8(0);
+        varint::put(&mut self.buffer, timestamp_delta);
+        varint::put(&mut self.buffer, self.count.into());
+        self.buffer.extend_from_slice(rest);
+        self.count += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,350 @@
+//! Records within a batch.
+//!
+//! ```text
+//!   varint   i8           varint      varint   varint      varint        varint
+//!  ┌────────┬────────────┬───────────┬────────┬─────┬─────┬───────┬─────┬─────────┬─────────────────────────
+//!  │ length │ attributes │ timestamp │ offset │ key │ key │ value │value│ headers │ (name length, name,
+//!  │        │ (unused)   │ Δ ms      │ Δ      │ len │     │ len   │     │ count   │  value length, value)…
+//!  └────────┴────────────┴───────────┴────────┴─────┴─────┴───────┴─────┴─────────┴─────────────────────────
+//!           └── length counts from here ──…          length -1: no key, no value (names have at least 0)
+//! ```
+//!
+//! Varints are zigzag-coded. The offset Δ is the record's index: batches are dense.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::error::BatchError;
+use super::varint::{read_i32, read_i64};
+use super::{Codec, HEAD_LEN, RecordBatch};
+use crate::ids::{Offset, TimestampMs};
+use crate::message::{ID_HEADER, Message};
+
+/// A record, with its fields as slices of its batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the partition.
+    pub offset: Offset,
+    /// Its time: the append time once the batch is stamped.
+    pub timestamp_ms: TimestampMs,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// Its value; empty where Kafka has a null.
+    pub value: Bytes,
+    /// Its headers in order, [`ID_HEADER`] among them.
+    pub headers: Vec<(Bytes, Bytes)>,
+}
+
+impl Record {
+    /// The value of the first header called `name`.
+    pub fn header(&self, name: &str) -> Option<&Bytes> {
+        self.headers.iter().find(|(n, _)| n.as_ref() == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// The message that the record holds: [`ID_HEADER`] becomes its id and leaves the headers.
+    /// The payload is not copied.
+    pub fn into_message(self) -> Message {
+        let mut message =
+            Message { id: None, key: self.key, headers: Vec::with_capacity(self.headers.len()), payload: self.value };
+        for (name, value) in self.headers {
+            if name.as_ref() == ID_HEADER.as_bytes() {
+                message.id = Some(String::from_utf8_lossy(&value).into_owned());
+            } else {
+                message.headers.push((String::from_utf8_lossy(&name).into_owned(), value));
+            }
+        }
+        message
+    }
+}
+
+/// A record in place: nothing is allocated, nothing counted.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordRef<'a> {
+    /// Its place in the partition.
+    pub offset: Offset,
+    /// Its time: the append time once the batch is stamped.
+    pub timestamp_ms: TimestampMs,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` is Kafka's null.
+    pub value: Option<&'a [u8]>,
+    headers: &'a [u8],
+    header_count: u32,
+}
+
+impl<'a> RecordRef<'a> {
+    /// The headers, parsed as they are asked for.
+    pub fn headers(&self) -> Headers<'a> {
+        Headers { bytes: self.headers, at: 0, left: self.header_count }
+    }
+
+    /// The value of the first header called `name`.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers().map_while(Result::ok).find(|(n, _)| *n == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// The message's id, where the record has one that is text.
+    pub fn id(&self) -> Option<&'a str> {
+        self.header(ID_HEADER).and_then(|id| std::str::from_utf8(id).ok())
+    }
+}
+
+/// A record's headers: name and value, a null value as an empty one.
+#[derive(Clone, Debug)]
+pub struct Headers<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    left: u32,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = Result<(&'a [u8], &'a [u8]), BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        self.left -= 1;
+        let header = header(self.bytes, &mut self.at);
+        if header.is_err() {
+            self.left = 0;
+        }
+        Some(header.map(|(name, value)| (slice(self.bytes, name), slice(self.bytes, value))))
+    }
+}
+
+/// The bytes of `range`, which was checked against `bytes` when it was made.
+fn slice(bytes: &[u8], range: Range<usize>) -> &[u8] {
+    bytes.get(range).unwrap_or_default()
+}
+
+fn header(bytes: &[u8], at: &mut usize) -> Result<(Range<usize>, Range<usize>), BatchError> {
+    let name = field(bytes, at)?.ok_or(BatchError::FieldLength(-1))?;
+    let value = field(bytes, at)?.unwrap_or(*at..*at);
+    Ok((name, value))
+}
+
+/// A length and as many bytes; `None` for length -1.
+#[inline]
+fn field(bytes: &[u8], at: &mut usize) -> Result<Option<Range<usize>>, BatchError> {
+    let length = read_i32(bytes, at)?;
+    if length == -1 {
+        return Ok(None);
+    }
+    let end = usize::try_from(length).ok().and_then(|length| at.checked_add(length)).filter(|end| *end <= bytes.len());
+    let end = end.ok_or(BatchError::FieldLength(length.into()))?;
+    let range = *at..end;
+    *at = end;
+    Ok(Some(range))
+}
+
+/// Where a record's parts lie in the records' bytes.
+pub(super) struct Shape {
+    pub timestamp_delta: i64,
+    pub offset_delta: i32,
+    /// From behind the offset delta to the record's end: what stays when a record moves.
+    pub rest: Range<usize>,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+    headers: Range<usize>,
+    header_count: u32,
+}
+
+impl Shape {
+    /// Reads the record at `*at` and moves `*at` behind it. Headers are counted, not read.
+    #[inline]
+    pub fn read(records: &[u8], at: &mut usize) -> Result<Shape, BatchError> {
+        let length = read_i32(records, at)?;
+        let body = usize::try_from(length).map_err(|_| BatchError::FieldLength(length.into()))?;
+        let end = at.checked_add(body).filter(|end| *end <= records.len()).ok_or(BatchError::Truncated)?;
+        // Everything below reads within the record, so that no field can reach into the next.
+        let records = slice(records, 0..end);
+        if *at >= end {
+            return Err(BatchError::Truncated);
+        }
+        *at += 1; // attributes: no bit of theirs has a meaning
+        let timestamp_delta = read_i64(records, at)?;
+        let offset_delta = read_i32(records, at)?;
+        let rest = *at..end;
+        let key = field(records, at)?;
+        let value = field(records, at)?;
+        let header_count = read_i32(records, at)?;
+        // A header has at least two bytes.
+        let most = (end - *at) / 2;
+        let header_count = u32::try_from(header_count)
+            .ok()
+            .filter(|count| *count as usize <= most)
+            .ok_or(BatchError::FieldLength(header_count.into()))?;
+        if header_count == 0 && *at != end {
+            return Err(BatchError::FieldLength((end - *at) as i64));
+        }
+        let headers = *at..end;
+        *at = end;
+        Ok(Shape { timestamp_delta, offset_delta, rest, key, value, headers, header_count })
+    }
+
+    /// Reads the headers too: names are text, and nothing follows the last.
+    pub fn check_headers(&self, records: &[u8]) -> Result<(), BatchError> {
+        let bytes = slice(records, self.headers.clone());
+        let mut at = 0;
+        for _ in 0..self.header_count {
+            let (name, _) = header(bytes, &mut at)?;
+            std::str::from_utf8(slice(bytes, name)).map_err(|_| BatchError::HeaderName)?;
+        }
+        if at == bytes.len() { Ok(()) } else { Err(BatchError::FieldLength((bytes.len() - at) as i64)) }
+    }
+
+    fn to_ref<'a>(&self, records: &'a [u8], clock: BatchClock) -> RecordRef<'a> {
+        RecordRef {
+            offset: clock.base_offset.saturating_add_signed(self.offset_delta.into()),
+            timestamp_ms: clock.time(self.timestamp_delta),
+            key: self.key.clone().map(|range| slice(records, range)),
+            value: self.value.clone().map(|range| slice(records, range)),
+            headers: slice(records, self.headers.clone()),
+            header_count: self.header_count,
+        }
+    }
+
+    fn to_record(&self, records: &Bytes, clock: BatchClock) -> Result<Record, BatchError> {
+        // `field` checked every range against the buffer, so `Bytes::slice` can't panic.
+        let share = |range: Range<usize>| records.slice(range);
+        let mut headers = Vec::with_capacity(self.header_count as usize);
+        let mut at = self.headers.start;
+        for _ in 0..self.header_count {
+            let (name, value) = header(slice(records, 0..self.headers.end), &mut at)?;
+            headers.push((share(name), share(value)));
+        }
+        Ok(Record {
+            offset: clock.base_offset.saturating_add_signed(self.offset_delta.into()),
+            timestamp_ms: clock.time(self.timestamp_delta),
+            key: self.key.clone().map(share),
+            value: self.value.clone().map(share).unwrap_or_default(),
+            headers,
+        })
+    }
+}
+
+/// What turns a record's deltas into its offset and time.
+#[derive(Clone, Copy, Debug)]
+struct BatchClock {
+    base_offset: Offset,
+    base_timestamp: TimestampMs,
+    append_time: Option<TimestampMs>,
+}
+
+impl BatchClock {
+    fn time(&self, delta: i64) -> TimestampMs {
+        self.append_time.unwrap_or_else(|| self.base_timestamp.saturating_add(delta))
+    }
+}
+
+/// The records of a batch, each with slices of its own.
+#[derive(Debug)]
+pub struct Records {
+    records: Bytes,
+    clock: BatchClock,
+    at: usize,
+    left: u32,
+    failed: Option<BatchError>,
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.failed.take() {
+            self.left = 0;
+            return Some(Err(error));
+        }
+        self.left = self.left.checked_sub(1)?;
+        let shape = Shape::read(&self.records, &mut self.at);
+        let record = shape.and_then(|shape| shape.to_record(&self.records, self.clock));
+        if record.is_err() {
+            self.left = 0;
+        }
+        Some(record)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left as usize))
+    }
+}
+
+/// The records of an uncompressed batch in place.
+#[derive(Clone, Debug)]
+pub struct RecordRefs<'a> {
+    records: &'a [u8],
+    clock: BatchClock,
+    at: usize,
+    left: u32,
+    failed: Option<BatchError>,
+}
+
+impl<'a> Iterator for RecordRefs<'a> {
+    type Item = Result<RecordRef<'a>, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.failed.take() {
+            self.left = 0;
+            return Some(Err(error));
+        }
+        self.left = self.left.checked_sub(1)?;
+        let shape = Shape::read(self.records, &mut self.at);
+        if shape.is_err() {
+            self.left = 0;
+        }
+        Some(shape.map(|shape| shape.to_ref(self.records, self.clock)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left as usize))
+    }
+}
+
+impl RecordBatch {
+    /// The records, in order, as slices of the batch. Of a batch that was
+    /// [checked](RecordBatch::check) none is an error. A compressed batch is decompressed first.
+    pub fn records(&self) -> Records {
+        let (records, failed) = match self.plain_records() {
+            Ok(records) => (records, None),
+            Err(error) => (Bytes::new(), Some(error)),
+        };
+        Records { records, clock: self.clock(), at: 0, left: self.count(), failed }
+    }
+
+    /// The records in place, for scans of keys and ids. The only item for a compressed batch is
+    /// the error `Compressed`: call [`uncompressed`](Self::uncompressed) first.
+    pub fn scan(&self) -> RecordRefs<'_> {
+        let failed = (self.codec() != Codec::None).then_some(BatchError::Compressed);
+        RecordRefs { records: self.record_bytes(), clock: self.clock(), at: 0, left: self.count(), failed }
+    }
+
+    /// The record with that index. Steps over those before it; a compressed batch is decompressed
+    /// each time, so keep the [`uncompressed`](Self::uncompressed) one where several are wanted.
+    pub fn record(&self, index: u32) -> Result<Record, BatchError> {
+        if index >= self.count() {
+            return Err(BatchError::NoSuchRecord { index, count: self.count() });
+        }
+        let records = self.plain_records()?;
+        let mut at = 0;
+        for _ in 0..index {
+            let length = read_i32(&records, &mut at)?;
+            let length = usize::try_from(length).map_err(|_| BatchError::FieldLength(length.into()))?;
+            at = at.checked_add(length).ok_or(BatchError::Truncated)?;
+        }
+        Shape::read(&records, &mut at)?.to_record(&records, self.clock())
+    }
+
+    fn plain_records(&self) -> Result<Bytes, BatchError> {
+        Ok(self.uncompressed()?.bytes.slice(HEAD_LEN..))
+    }
+
+    fn clock(&self) -> BatchClock {
+        BatchClock {
+            base_offset: self.base_offset(),
+            base_timestamp: self.head.base_timestamp,
+            append_time: self.has_append_time().then_some(self.head.max_timestamp),
+        }
+    }
+}
