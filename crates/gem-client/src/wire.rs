@@ -1,0 +1,60 @@
+//! Between the wire's messages and the client's.
+
+use gem_proto::v1;
+use gem_types::message::{Receipt, StoredMessage};
+use gem_types::seams::{Clock, OsRandom, Random, SystemClock};
+use gem_types::{Error, Result, TopicName};
+
+use crate::message::Message;
+use crate::status;
+
+pub(crate) fn message(message: Message) -> v1::Message {
+    let message = message.inner;
+    let headers = message.headers.into_iter().map(|(name, value)| v1::Header { name, value }).collect();
+    v1::Message { id: message.id.unwrap_or_default(), key: message.key, headers, payload: message.payload }
+}
+
+/// A fresh id: with one, a repeated publish is recognised.
+pub(crate) fn fresh_id() -> String {
+    let mut random = [0; 10];
+    OsRandom.fill(&mut random);
+    let now_ms = SystemClock::new().wall_ms().max(0) as u64;
+    uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid().to_string()
+}
+
+/// The id of a message of a stored run that came without one: the run's UUID plus its index. Empty
+/// where the node named none.
+pub(crate) fn id_in_run(base: &[u8], index: usize) -> String {
+    let Ok(base) = <[u8; 16]>::try_from(base) else { return String::new() };
+    uuid::Uuid::from_u128(u128::from_be_bytes(base).wrapping_add(index as u128)).to_string()
+}
+
+pub(crate) fn stored(topic: &TopicName, message: v1::StoredMessage) -> (StoredMessage, u32, String) {
+    let timestamp_ms = message.timestamp.map_or(0, timestamp_ms);
+    let headers = message.headers.into_iter().map(|header| (header.name, header.value)).collect();
+    let inner = gem_types::Message { id: Some(message.id), key: message.key, headers, payload: message.payload };
+    let stored = StoredMessage {
+        message: inner,
+        topic: topic.clone(),
+        partition: message.partition,
+        offset: message.offset,
+        timestamp_ms,
+    };
+    (stored, message.delivery, message.ack_token)
+}
+
+pub(crate) fn timestamp_ms(timestamp: prost_types::Timestamp) -> i64 {
+    timestamp.seconds.saturating_mul(1000).saturating_add(i64::from(timestamp.nanos / 1_000_000))
+}
+
+pub(crate) fn receipt(receipt: v1::Receipt) -> Receipt {
+    Receipt { id: receipt.id, partition: receipt.partition, offset: receipt.offset, duplicate: receipt.duplicate }
+}
+
+pub(crate) fn result(result: v1::PublishResult) -> Result<Receipt> {
+    match result.outcome {
+        Some(v1::publish_result::Outcome::Receipt(place)) => Ok(receipt(place)),
+        Some(v1::publish_result::Outcome::Error(refusal)) => Err(status::refusal(refusal)),
+        None => Err(Error::internal("the node answered a message with neither a receipt nor an error")),
+    }
+}
