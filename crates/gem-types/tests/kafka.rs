@@ -99,11 +99,11 @@ fn record(i: usize, message: Message) -> Record {
         timestamp: 1_700_000_000_000 + 37 * i as i64,
         key: message.key,
         // A null value is Kafka's tombstone.
-        value: (i % 5 != 0).then_some(message.payload),
+        value: (!i.is_multiple_of(5)).then_some(message.payload),
         headers: message
             .headers
             .into_iter()
-            .map(|(name, value)| (StrBytes::from_string(name), (i % 2 == 0).then_some(value)))
+            .map(|(name, value)| (StrBytes::from_string(name), i.is_multiple_of(2).then_some(value)))
             .collect(),
     }
 }
