@@ -29,7 +29,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def full_node(gem_bin: Path, small_disk: Path, tmp_path: Path) -> Iterator[Node]:
     config = tmp_path / "gem.toml"
-    config.write_text('journal_file_size = "4MiB"\njournal_limit = "1GiB"\ndisk_reserve = "32MiB"\n')
+    config.write_text('journal_file_size = "4MiB"\njournal_limit = "1GiB"\ndisk_reserve = "32MiB"\nmax_batch = "2MiB"\n')
     node = Node(gem_bin, small_disk / "data", "--config", str(config))
     node.log = tmp_path / "node.log"
     node.start()

@@ -78,7 +78,7 @@ def count_steps(gem_bin: Path, data: Path) -> int:
 def test_recycling_survives_a_kill_at_every_step(gem_bin: Path, tmp_path: Path) -> None:
     rounds = int(os.environ.get("GEM_KILL_POINTS", "12")) // 2
     config = tmp_path / "gem.toml"
-    config.write_text('journal_file_size = "4MiB"\njournal_limit = "12MiB"\n')
+    config.write_text('journal_file_size = "4MiB"\njournal_limit = "16MiB"\nmax_batch = "2MiB"\n')
     node = Node(gem_bin, tmp_path / "data", "--config", str(config))
     node.start()
     rng = random.Random(5)

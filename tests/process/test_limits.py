@@ -50,7 +50,7 @@ def test_four_times_the_memory_budget_is_published(gem_bin: Path, tmp_path: Path
 
 def test_a_quiet_topic_beside_a_fast_one_keeps_its_messages_and_no_more_disk(gem_bin: Path, tmp_path: Path) -> None:
     config = tmp_path / "gem.toml"
-    config.write_text('journal_file_size = "8MiB"\njournal_limit = "48MiB"\n')
+    config.write_text('journal_file_size = "8MiB"\njournal_limit = "48MiB"\nmax_batch = "2MiB"\n')
     node = Node(gem_bin, tmp_path / "data", "--config", str(config))
     node.start()
     try:

@@ -1,2 +1,6 @@
 //! Shards.
 pub mod log;
+pub mod entry;
+pub mod dispatch;
+pub mod machine;
+pub mod leader;
