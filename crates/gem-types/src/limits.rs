@@ -3,6 +3,10 @@
 use crate::error::{Error, Result};
 use crate::message::Message;
 
+/// The most headers of one message, whatever their size: as many as the default `max_headers` has
+/// room for at two bytes each.
+pub const MAX_HEADER_COUNT: usize = 1 << 14;
+
 /// Limits on one message and one batch, in bytes. Keys of `gem.toml`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -43,6 +47,12 @@ impl Limits {
         }
         if headers > self.max_headers {
             return over("the headers", headers, self.max_headers, "max_headers");
+        }
+        if message.headers.len() > MAX_HEADER_COUNT {
+            return Err(Error::too_large(format!(
+                "the message has {} headers; at most {MAX_HEADER_COUNT} are allowed: send fewer",
+                message.headers.len()
+            )));
         }
         if message.size() > self.max_message {
             return over("the message", message.size(), self.max_message, "max_message");

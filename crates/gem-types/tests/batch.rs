@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use gem_types::Message;
 use gem_types::batch::{BatchBuilder, BatchError, Codec, HEAD_LEN, RecordBatch, Rules};
+use gem_types::limits::{Limits, MAX_HEADER_COUNT};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -302,4 +303,16 @@ fn payloads_are_shared_not_copied() {
     let record = batch.record(0).unwrap();
     assert!(inside(&record.value));
     assert!(inside(&record.into_message().payload));
+}
+
+#[test]
+fn headers_without_number_are_refused() {
+    let message = |count: usize| Message { headers: vec![Default::default(); count], ..Message::default() };
+    assert!(Limits::default().check(&message(MAX_HEADER_COUNT)).is_ok());
+    assert!(Limits::default().check(&message(MAX_HEADER_COUNT + 1)).is_err());
+    for (count, fits) in [(MAX_HEADER_COUNT, true), (1 << 20, false)] {
+        let mut builder = BatchBuilder::new();
+        builder.push(&message(count), "id");
+        assert_eq!(RecordBatch::check(builder.finish(0).to_bytes()).is_ok(), fits, "{count}");
+    }
 }

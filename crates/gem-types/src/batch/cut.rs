@@ -10,7 +10,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::error::BatchError;
 use super::layout::HEAD_LEN;
-use super::record::Shape;
+use super::shape::Shape;
 use super::{MAX_ENCODED, RecordBatch, varint};
 
 impl RecordBatch {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use super::encode::MAX_ENCODED;
 use super::error::BatchError;
 use super::layout::{self, CRC_AT, HEAD_LEN, Head};
-use super::record::Shape;
+use super::shape::Shape;
 use super::{Codec, RecordBatch};
 
 /// The most bytes to which any batch may decompress: 64 MiB.

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The base offset and the leader epoch lie outside the checksum, so that a broker can set them
-//! alone. See [`super::record`] for the records.
+//! alone. See [`super::shape`] for the records.
 
 use super::error::BatchError;
 

@@ -22,6 +22,7 @@ mod encode;
 mod error;
 mod layout;
 mod record;
+mod shape;
 mod stamp;
 mod varint;
 

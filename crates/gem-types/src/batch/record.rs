@@ -1,22 +1,10 @@
-//! Records within a batch.
-//!
-//! ```text
-//!   varint   i8           varint      varint   varint      varint        varint
-//!  ┌────────┬────────────┬───────────┬────────┬─────┬─────┬───────┬─────┬─────────┬─────────────────────────
-//!  │ length │ attributes │ timestamp │ offset │ key │ key │ value │value│ headers │ (name length, name,
-//!  │        │ (unused)   │ Δ ms      │ Δ      │ len │     │ len   │     │ count   │  value length, value)…
-//!  └────────┴────────────┴───────────┴────────┴─────┴─────┴───────┴─────┴─────────┴─────────────────────────
-//!           └── length counts from here ──…          length -1: no key, no value (names have at least 0)
-//! ```
-//!
-//! Varints are zigzag-coded. The offset Δ is the record's index: batches are dense.
-
-use std::ops::Range;
+//! Records as their readers see them: whole ([`Record`]), or in place ([`RecordRef`]).
 
 use bytes::Bytes;
 
 use super::error::BatchError;
-use super::varint::{read_i32, read_i64};
+use super::shape::{BatchClock, Shape, header, slice};
+use super::varint::read_i32;
 use super::{Codec, HEAD_LEN, RecordBatch};
 use crate::ids::{Offset, TimestampMs};
 use crate::message::{ID_HEADER, Message};
@@ -69,8 +57,8 @@ pub struct RecordRef<'a> {
     pub key: Option<&'a [u8]>,
     /// Its value; `None` is Kafka's null.
     pub value: Option<&'a [u8]>,
-    headers: &'a [u8],
-    header_count: u32,
+    pub(super) headers: &'a [u8],
+    pub(super) header_count: u32,
 }
 
 impl<'a> RecordRef<'a> {
@@ -111,131 +99,6 @@ impl<'a> Iterator for Headers<'a> {
             self.left = 0;
         }
         Some(header.map(|(name, value)| (slice(self.bytes, name), slice(self.bytes, value))))
-    }
-}
-
-/// The bytes of `range`, which was checked against `bytes` when it was made.
-fn slice(bytes: &[u8], range: Range<usize>) -> &[u8] {
-    bytes.get(range).unwrap_or_default()
-}
-
-fn header(bytes: &[u8], at: &mut usize) -> Result<(Range<usize>, Range<usize>), BatchError> {
-    let name = field(bytes, at)?.ok_or(BatchError::FieldLength(-1))?;
-    let value = field(bytes, at)?.unwrap_or(*at..*at);
-    Ok((name, value))
-}
-
-/// A length and as many bytes; `None` for length -1.
-#[inline]
-fn field(bytes: &[u8], at: &mut usize) -> Result<Option<Range<usize>>, BatchError> {
-    let length = read_i32(bytes, at)?;
-    if length == -1 {
-        return Ok(None);
-    }
-    let end = usize::try_from(length).ok().and_then(|length| at.checked_add(length)).filter(|end| *end <= bytes.len());
-    let end = end.ok_or(BatchError::FieldLength(length.into()))?;
-    let range = *at..end;
-    *at = end;
-    Ok(Some(range))
-}
-
-/// Where a record's parts lie in the records' bytes.
-pub(super) struct Shape {
-    pub timestamp_delta: i64,
-    pub offset_delta: i32,
-    /// From behind the offset delta to the record's end: what stays when a record moves.
-    pub rest: Range<usize>,
-    key: Option<Range<usize>>,
-    value: Option<Range<usize>>,
-    headers: Range<usize>,
-    header_count: u32,
-}
-
-impl Shape {
-    /// Reads the record at `*at` and moves `*at` behind it. Headers are counted, not read.
-    #[inline]
-    pub fn read(records: &[u8], at: &mut usize) -> Result<Shape, BatchError> {
-        let length = read_i32(records, at)?;
-        let body = usize::try_from(length).map_err(|_| BatchError::FieldLength(length.into()))?;
-        let end = at.checked_add(body).filter(|end| *end <= records.len()).ok_or(BatchError::Truncated)?;
-        // Everything below reads within the record, so that no field can reach into the next.
-        let records = slice(records, 0..end);
-        if *at >= end {
-            return Err(BatchError::Truncated);
-        }
-        *at += 1; // attributes: no bit of theirs has a meaning
-        let timestamp_delta = read_i64(records, at)?;
-        let offset_delta = read_i32(records, at)?;
-        let rest = *at..end;
-        let key = field(records, at)?;
-        let value = field(records, at)?;
-        let header_count = read_i32(records, at)?;
-        // A header has at least two bytes.
-        let most = (end - *at) / 2;
-        let header_count = u32::try_from(header_count)
-            .ok()
-            .filter(|count| *count as usize <= most)
-            .ok_or(BatchError::FieldLength(header_count.into()))?;
-        if header_count == 0 && *at != end {
-            return Err(BatchError::FieldLength((end - *at) as i64));
-        }
-        let headers = *at..end;
-        *at = end;
-        Ok(Shape { timestamp_delta, offset_delta, rest, key, value, headers, header_count })
-    }
-
-    /// Reads the headers too: names are text, and nothing follows the last.
-    pub fn check_headers(&self, records: &[u8]) -> Result<(), BatchError> {
-        let bytes = slice(records, self.headers.clone());
-        let mut at = 0;
-        for _ in 0..self.header_count {
-            let (name, _) = header(bytes, &mut at)?;
-            std::str::from_utf8(slice(bytes, name)).map_err(|_| BatchError::HeaderName)?;
-        }
-        if at == bytes.len() { Ok(()) } else { Err(BatchError::FieldLength((bytes.len() - at) as i64)) }
-    }
-
-    fn to_ref<'a>(&self, records: &'a [u8], clock: BatchClock) -> RecordRef<'a> {
-        RecordRef {
-            offset: clock.base_offset.saturating_add_signed(self.offset_delta.into()),
-            timestamp_ms: clock.time(self.timestamp_delta),
-            key: self.key.clone().map(|range| slice(records, range)),
-            value: self.value.clone().map(|range| slice(records, range)),
-            headers: slice(records, self.headers.clone()),
-            header_count: self.header_count,
-        }
-    }
-
-    fn to_record(&self, records: &Bytes, clock: BatchClock) -> Result<Record, BatchError> {
-        // `field` checked every range against the buffer, so `Bytes::slice` can't panic.
-        let share = |range: Range<usize>| records.slice(range);
-        let mut headers = Vec::with_capacity(self.header_count as usize);
-        let mut at = self.headers.start;
-        for _ in 0..self.header_count {
-            let (name, value) = header(slice(records, 0..self.headers.end), &mut at)?;
-            headers.push((share(name), share(value)));
-        }
-        Ok(Record {
-            offset: clock.base_offset.saturating_add_signed(self.offset_delta.into()),
-            timestamp_ms: clock.time(self.timestamp_delta),
-            key: self.key.clone().map(share),
-            value: self.value.clone().map(share).unwrap_or_default(),
-            headers,
-        })
-    }
-}
-
-/// What turns a record's deltas into its offset and time.
-#[derive(Clone, Copy, Debug)]
-struct BatchClock {
-    base_offset: Offset,
-    base_timestamp: TimestampMs,
-    append_time: Option<TimestampMs>,
-}
-
-impl BatchClock {
-    fn time(&self, delta: i64) -> TimestampMs {
-        self.append_time.unwrap_or_else(|| self.base_timestamp.saturating_add(delta))
     }
 }
 
