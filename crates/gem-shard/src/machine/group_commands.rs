@@ -53,7 +53,8 @@ impl Machine {
         let start = start.clamp(partition.earliest, partition.next);
         let new = self.groups.get(&self.rows, &key(group))?.is_none();
         if new {
-            self.groups.insert(key(group), GroupState::new(mode, start));
+            let life = self.meta.applied.map_or(0, |applied| applied.index);
+            self.groups.insert(key(group), GroupState::new(mode, start, life));
         }
         Ok(Outcome::Group { group: group.clone(), new })
     }

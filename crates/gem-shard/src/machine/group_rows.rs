@@ -1,7 +1,7 @@
 //! How a group is stored: a small row, and a row for each chunk of offsets above its floor.
 //!
 //! ```text
-//! group row   version = 1, mode, floor, frontier, redelivered, dead-lettered, acked
+//! group row   version = 1, mode, life, seeks, floor, frontier, redelivered, dead-lettered, acked
 //! chunk row   version = 1, form, acked, attempts, delayed, moving
 //!             form 0: acked is a list of (start, length)
 //!             form 1: acked is a bitmap of 4096 bits, the first offset in the lowest bit
@@ -28,7 +28,8 @@ const BITMAP_LEN: usize = CHUNK_LEN as usize / 8;
 /// The group's row.
 pub(super) fn encode_group(group: &GroupState) -> Bytes {
     let mut out = Writer::new();
-    out.u8(VERSION).u8(mode_tag(group.mode)).u64(group.floor).u64(group.frontier);
+    out.u8(VERSION).u8(mode_tag(group.mode)).u64(group.life).u64(group.seeks.into());
+    out.u64(group.floor).u64(group.frontier);
     out.u64(group.redelivered).u64(group.dead_lettered).u64(group.acked_total);
     out.finish().into()
 }
@@ -43,6 +44,8 @@ fn read_group(mut input: Reader<'_>) -> Result<GroupState, Malformed> {
         return Err(input.malformed());
     }
     let mut group = GroupState { mode: take_mode(&mut input)?, ..GroupState::default() };
+    group.life = input.u64()?;
+    group.seeks = input.u32()?;
     group.floor = input.u64()?;
     group.frontier = input.u64()?;
     group.redelivered = input.u64()?;

@@ -25,6 +25,10 @@ pub(super) const CHUNK_LEN: u64 = 4096;
 pub struct GroupState {
     /// Its mode.
     pub mode: Mode,
+    /// The index of the entry that made it: tells apart the lives of a group's name.
+    pub life: u64,
+    /// How often it was moved by a seek.
+    pub seeks: u32,
     /// All below is done.
     pub floor: Offset,
     /// First deliveries may have gone out below this offset. At or above the floor.
@@ -56,8 +60,8 @@ pub(super) struct Changed {
 }
 
 impl GroupState {
-    pub(super) fn new(mode: Mode, start: Offset) -> Self {
-        let mut state = GroupState { mode, floor: start, frontier: start, ..GroupState::default() };
+    pub(super) fn new(mode: Mode, start: Offset, life: u64) -> Self {
+        let mut state = GroupState { mode, life, floor: start, frontier: start, ..GroupState::default() };
         state.changed.row = true;
         state
     }
@@ -107,6 +111,7 @@ impl GroupState {
     /// stays known, so that its delivery count does not fall.
     pub(super) fn seek(&mut self, offset: Offset) {
         self.changed.row = true;
+        self.seeks = self.seeks.wrapping_add(1);
         let acked: Vec<Range<Offset>> = self.acked.iter().collect();
         acked.into_iter().for_each(|range| self.touch_all(range));
         let delayed: Vec<Offset> = std::mem::take(&mut self.delayed).into_keys().collect();
