@@ -13,11 +13,11 @@
 //! - Every error has a code of the contract, mapped in [`errors`] and nowhere else.
 //! - A slow reader fills its own channel and nobody else's.
 
-pub mod gateway;
-pub mod rest;
-pub mod grpc;
 pub mod errors;
+pub mod gateway;
+pub mod grpc;
 pub mod metrics;
 pub mod ready;
+pub mod rest;
 pub mod serve;
 mod tasks;

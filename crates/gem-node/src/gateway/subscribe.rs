@@ -1,0 +1,231 @@
+//! Streams of messages to one reader, within its credit.
+//!
+//! One task a stream: it hears the client, pulls while there is credit, and hands out through a
+//! bounded channel. A reader that does not read fills that channel and so slows its own stream
+//! alone; what it says (acks, extends) is heard meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesOrdered, Stream, StreamExt};
+use gem_shard::log::{Status, Verb};
+use gem_types::{Error, Result, TopicName};
+use tokio::sync::mpsc;
+
+use super::Gateway;
+use super::cursor::Cursor;
+use super::groups::Want;
+use super::read::Item;
+
+/// How long one pull waits for a message before the next one shows that the member lives.
+const PULL_WAIT: Duration = Duration::from_secs(10);
+/// The most messages of one pull.
+pub const PULL_MAX: usize = 4096;
+/// About the most bytes of one pull: what gRPC clients take by default, with room to spare.
+pub const PULL_BYTES: usize = 1 << 20;
+/// Settlements on their way, and answers not yet taken, before the client is no longer heard.
+const BACKLOG_MAX: usize = 64;
+/// Batches of messages that wait to be taken.
+const READY_MAX: usize = 2;
+
+/// What a client says on a stream.
+#[derive(Debug)]
+pub enum Up {
+    /// Ready for so many messages more.
+    Credit(u32),
+    /// Settles tokens.
+    Settle {
+        /// Echoed.
+        reference: u64,
+        /// What to do with each.
+        verbs: Vec<(String, Verb)>,
+    },
+}
+
+/// What a client hears on a stream.
+#[derive(Debug)]
+pub enum Down {
+    /// Messages; without a group, and where to go on after them.
+    Items(Vec<Item>, Option<String>),
+    /// What became of tokens.
+    Settled {
+        /// Of which request.
+        reference: u64,
+        /// Each token and its status.
+        settled: Vec<(String, Status)>,
+    },
+}
+
+/// From where a stream's messages come.
+#[derive(Debug)]
+pub enum Source {
+    /// A group.
+    Group(Want),
+    /// No group: everything from the cursor on.
+    Reader(TopicName, Cursor),
+}
+
+type Pulled = (Option<Cursor>, Result<Vec<Item>>);
+
+struct Driver {
+    gateway: Arc<Gateway>,
+    source: Source,
+    credit: usize,
+    pulling: Option<BoxFuture<'static, Pulled>>,
+    settling: FuturesOrdered<BoxFuture<'static, Result<Down>>>,
+    ready: VecDeque<Result<Down>>,
+    items_ready: usize,
+    /// The client says no more; `ended`: nor do we, once what is ready is taken.
+    silent: bool,
+    ended: bool,
+}
+
+impl Gateway {
+    /// Runs a stream until either side ends it, on the gateway's tasks. `first` was pulled already
+    /// and counts against `credit`; `downs` is what the client reads.
+    pub fn stream<S>(
+        self: &Arc<Self>,
+        source: Source,
+        first: Vec<Item>,
+        credit: u32,
+        ups: S,
+        downs: mpsc::Sender<Result<Down>>,
+    ) where
+        S: Stream<Item = Result<Up>> + Send + Unpin + 'static,
+    {
+        let mut driver = Driver {
+            gateway: self.clone(),
+            source,
+            credit: credit as usize,
+            pulling: None,
+            settling: FuturesOrdered::new(),
+            ready: VecDeque::new(),
+            items_ready: 0,
+            silent: false,
+            ended: false,
+        };
+        driver.take((None, Ok(first)));
+        self.tasks.spawn(driver.run(ups, downs));
+    }
+}
+
+impl Driver {
+    async fn run<S: Stream<Item = Result<Up>> + Send + Unpin>(mut self, mut ups: S, downs: mpsc::Sender<Result<Down>>) {
+        let draining = self.gateway.draining.clone();
+        loop {
+            self.pull_if_wanted();
+            if self.is_over() {
+                break;
+            }
+            let hears = !self.silent && !self.ended && self.settling.len() + self.ready.len() < BACKLOG_MAX;
+            tokio::select! {
+                up = ups.next(), if hears => self.hear(up),
+                Some(settled) = self.settling.next(), if !self.settling.is_empty() => self.ready.push_back(settled),
+                pulled = pulled(&mut self.pulling), if self.pulling.is_some() => self.take(pulled),
+                permit = downs.reserve(), if !self.ready.is_empty() => {
+                    let Ok(permit) = permit else { break };
+                    if let Some(down) = self.ready.pop_front() {
+                        self.items_ready -= usize::from(matches!(down, Ok(Down::Items(..))));
+                        permit.send(down);
+                    }
+                }
+                () = draining.cancelled(), if !self.ended => {
+                    self.fail(Error::unavailable("this node is stopping: subscribe again, to another one", 100));
+                }
+                () = downs.closed() => break,
+            }
+        }
+        drop(self.pulling.take());
+        if let Source::Group(want) = &self.source {
+            self.gateway.close_stream(want).await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let nothing_left = self.ready.is_empty() && self.settling.is_empty();
+        nothing_left && (self.ended || self.silent && self.credit == 0 && self.pulling.is_none())
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.ended = true;
+        self.ready.push_back(Err(error));
+    }
+
+    fn pull_if_wanted(&mut self) {
+        if self.pulling.is_some() || self.ended || self.credit == 0 || self.items_ready >= READY_MAX {
+            return;
+        }
+        let (gateway, max) = (self.gateway.clone(), self.credit.min(PULL_MAX));
+        self.pulling = Some(match &self.source {
+            Source::Group(want) => {
+                let want = want.clone();
+                async move { (None, gateway.pull(&want, max, PULL_BYTES, PULL_WAIT).await) }.boxed()
+            }
+            Source::Reader(topic, cursor) => {
+                let (topic, mut cursor) = (topic.clone(), cursor.clone());
+                async move {
+                    let read = match gateway.topic(&topic).await {
+                        Ok(topic) => gateway.read(&topic, &mut cursor, max, PULL_BYTES, PULL_WAIT).await,
+                        Err(error) => Err(error),
+                    };
+                    (Some(cursor), read)
+                }
+                .boxed()
+            }
+        });
+    }
+
+    fn take(&mut self, (moved, items): Pulled) {
+        self.pulling = None;
+        let items = match items {
+            Ok(items) => items,
+            Err(error) => return self.fail(error),
+        };
+        let next = match (&mut self.source, moved) {
+            (Source::Reader(topic, cursor), Some(moved)) => {
+                *cursor = moved;
+                Some(cursor.encode(topic))
+            }
+            _ => None,
+        };
+        if items.is_empty() {
+            return;
+        }
+        self.credit = self.credit.saturating_sub(items.len());
+        self.items_ready += 1;
+        self.ready.push_back(Ok(Down::Items(items, next)));
+    }
+
+    fn hear(&mut self, up: Option<Result<Up>>) {
+        match up {
+            None => self.silent = true,
+            // The client broke off: nobody is left to tell.
+            Some(Err(error)) => self.fail(error),
+            Some(Ok(Up::Credit(more))) => self.credit = self.credit.saturating_add(more as usize),
+            Some(Ok(Up::Settle { reference, verbs })) => match &self.source {
+                Source::Group(want) => {
+                    let (gateway, want) = (self.gateway.clone(), want.clone());
+                    self.settling.push_back(settle(gateway, want, reference, verbs).boxed());
+                }
+                Source::Reader(..) => {
+                    self.fail(Error::invalid("a reader without a group has nothing to settle: subscribe with a group"));
+                }
+            },
+        }
+    }
+}
+
+async fn settle(gateway: Arc<Gateway>, want: Want, reference: u64, verbs: Vec<(String, Verb)>) -> Result<Down> {
+    let tokens: Vec<String> = verbs.iter().map(|(token, _)| token.clone()).collect();
+    let statuses = gateway.settle(&want.topic, &want.group, verbs).await?;
+    Ok(Down::Settled { reference, settled: tokens.into_iter().zip(statuses).collect() })
+}
+
+async fn pulled(pulling: &mut Option<BoxFuture<'static, Pulled>>) -> Pulled {
+    match pulling {
+        Some(pulling) => pulling.await,
+        None => std::future::pending().await,
+    }
+}
