@@ -111,7 +111,8 @@ pub(super) fn add_chunk(group: &mut GroupState, number: u64, bytes: &[u8]) -> Re
 }
 
 fn read_chunk(group: &mut GroupState, number: u64, mut input: Reader<'_>) -> Result<(), Malformed> {
-    let first = number.checked_mul(CHUNK_LEN).ok_or(input.malformed())?;
+    let first = number.checked_mul(CHUNK_LEN).filter(|first| first.checked_add(CHUNK_LEN).is_some());
+    let first = first.ok_or(input.malformed())?;
     let within = |input: &mut Reader<'_>| match input.u64()? {
         offset if offset < CHUNK_LEN => first.checked_add(offset).ok_or(input.malformed()),
         _ => Err(input.malformed()),

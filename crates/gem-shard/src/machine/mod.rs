@@ -37,7 +37,7 @@ mod topics;
 #[cfg(test)]
 mod rows_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ use gem_store::index::locations::{self, Location, Locations, Move};
 use gem_store::index::ordered::OrderedStore;
 use gem_types::{Incarnation, NodeId, Offset, PartitionId, ReplicaId, TimestampMs, TopicName};
 
+pub(crate) use group_commands::no_group;
 pub use groups::GroupState;
 pub use ids::ID_BYTES;
 pub use outcome::Outcome;

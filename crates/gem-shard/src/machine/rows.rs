@@ -258,7 +258,11 @@ impl TableRow for Producer {
         let count = input.count(3)?;
         let mut runs = Vec::with_capacity(count);
         for _ in 0..count {
-            runs.push(Run { number: input.u64()?, offset: input.u64()?, count: input.u64()? });
+            let run = Run { number: input.u64()?, offset: input.u64()?, count: input.u64()? };
+            if run.number.checked_add(run.count).and(run.offset.checked_add(run.count)).is_none() {
+                return Err(input.malformed());
+            }
+            runs.push(run);
         }
         Ok(Producer { settled, last, seen_ms, runs })
     }
