@@ -13,8 +13,8 @@
 mod allocator;
 mod cmd;
 mod exit;
-mod output;
 mod message_json;
+mod output;
 mod units;
 
 use std::process::ExitCode;

@@ -1,0 +1,4 @@
+//! `gem --version`.
+
+/// Version, commit and on-disk format.
+pub const TEXT: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("GEM_COMMIT"), ", on-disk format 1)");
