@@ -21,3 +21,6 @@ pub mod ready;
 pub mod rest;
 pub mod serve;
 mod tasks;
+
+#[cfg(test)]
+mod serve_tests;

@@ -1,49 +1,50 @@
-//! Admission: how many bytes of publishes may be in flight.
+//! Admission: requests come out of the node's memory budget, from the socket to the answer.
 //!
-//! Above the bound a publisher first waits its turn (first come, first served: the semaphore is
-//! fair), then is refused with `throttled`. Nothing is ever dropped.
+//! Where there is no room a publisher first waits its turn (first come, first served), then is
+//! refused with `throttled`. Nothing is ever dropped.
 
-use std::sync::Arc;
+use std::fmt;
 use std::time::Duration;
 
+use gem_store::budget::{Budget, Charge, Class};
 use gem_types::{Error, Result};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What one permit stands for, in bytes.
-const UNIT: usize = 1024;
-/// How long a publisher is slowed before it is refused.
-const SLOWED: Duration = Duration::from_secs(2);
-
-/// Bytes in flight. A permit is held until the publish is answered.
-#[derive(Debug)]
+/// Takes memory for requests.
 pub struct Admission {
-    room: Arc<Semaphore>,
-    units: usize,
+    budget: Budget,
+    patience: Duration,
 }
 
 /// Room taken; given back when dropped.
-#[derive(Debug)]
+#[must_use]
 pub struct Admitted {
-    _permit: OwnedSemaphorePermit,
+    _charge: Charge,
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission").field("patience", &self.patience).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admitted").finish_non_exhaustive()
+    }
 }
 
 impl Admission {
-    pub(super) fn new(bytes_max: usize) -> Self {
-        let units = (bytes_max / UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        Admission { room: Arc::new(Semaphore::new(units)), units }
+    /// Room within `budget`; a publisher is slowed by at most `patience` before it is refused.
+    pub(super) fn new(budget: Budget, patience: Duration) -> Self {
+        Admission { budget, patience }
     }
 
-    /// Takes room for `bytes`, waiting for a moment where there is none.
+    /// Takes room for `bytes`, waiting for a while where there is none.
     pub async fn admit(&self, bytes: usize) -> Result<Admitted> {
-        // What is larger than all the room may pass alone.
-        let units = bytes.div_ceil(UNIT).clamp(1, self.units) as u32;
-        if let Ok(permit) = self.room.clone().try_acquire_many_owned(units) {
-            return Ok(Admitted { _permit: permit });
-        }
-        match tokio::time::timeout(SLOWED, self.room.clone().acquire_many_owned(units)).await {
-            Ok(Ok(permit)) => Ok(Admitted { _permit: permit }),
-            _ => Err(Error::throttled(
-                "more is being published than the node can store: send slower, or raise memory",
+        match self.budget.charge(Class::Requests, bytes as u64, self.patience).await {
+            Ok(charge) => Ok(Admitted { _charge: charge }),
+            Err(over) => Err(Error::throttled(
+                format!("more arrives than the node can take in ({over}): send slower, or raise memory"),
                 1000,
             )),
         }
@@ -54,12 +55,12 @@ impl Admission {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn too_much_is_slowed_then_refused() {
-        let admission = Admission::new(4096);
+        let admission = Admission::new(Budget::new(4096, &[]), Duration::from_millis(5));
         let first = admission.admit(4000).await.unwrap();
-        assert_eq!(admission.admit(1).await.unwrap_err().code, gem_types::Code::Throttled);
+        assert_eq!(admission.admit(100).await.unwrap_err().code, gem_types::Code::Throttled);
         drop(first);
-        assert!(admission.admit(1 << 30).await.is_ok());
+        assert!(admission.admit(100).await.is_ok());
     }
 }

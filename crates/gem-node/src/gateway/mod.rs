@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gem_shard::log::{Router, ShardLog};
+use gem_store::budget::Budget;
 use gem_types::limits::Limits;
 use gem_types::seams::{Clock, Random};
 use gem_types::{Error, PartitionId, Result, TopicName};
@@ -43,8 +44,9 @@ pub struct Settings {
     pub auto_create_topics: bool,
     /// How long a publish may take before its outcome counts as unknown.
     pub publish_deadline: Duration,
-    /// Bytes of publishes in flight, all clients together.
-    pub publish_bytes_max: usize,
+    /// How long a publisher is slowed, and a shard that cannot serve is asked again, before the
+    /// client hears of it.
+    pub patience: Duration,
 }
 
 impl Default for Settings {
@@ -53,7 +55,7 @@ impl Default for Settings {
             limits: Limits::default(),
             auto_create_topics: true,
             publish_deadline: Duration::from_secs(30),
-            publish_bytes_max: 256 << 20,
+            patience: Duration::from_secs(5),
         }
     }
 }
@@ -65,7 +67,8 @@ pub struct Gateway {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) settings: Settings,
     pub(crate) topics: Topics,
-    pub(crate) admission: Admission,
+    /// Takes memory for requests.
+    pub admission: Admission,
     /// What has been counted.
     pub metrics: Arc<Metrics>,
     /// Ends waits and streams: set when the node drains.
@@ -82,6 +85,7 @@ impl Gateway {
         random: Arc<dyn Random>,
         settings: Settings,
         metrics: Arc<Metrics>,
+        budget: Budget,
     ) -> Self {
         Gateway {
             router,
@@ -89,7 +93,7 @@ impl Gateway {
             random,
             settings,
             topics: Topics::new(metrics.clone()),
-            admission: Admission::new(settings.publish_bytes_max),
+            admission: Admission::new(budget, settings.patience),
             metrics,
             draining: CancellationToken::new(),
             tasks: Tasks::new(),
@@ -121,7 +125,7 @@ impl Gateway {
 }
 
 #[cfg(test)]
-mod memory_log;
+pub(crate) mod memory_log;
 #[cfg(test)]
 mod tests;
 

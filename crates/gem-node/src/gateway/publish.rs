@@ -15,8 +15,6 @@ use super::prepare::{Ids, Input, Part, Prepared, prepare};
 use super::producers::Producer;
 use super::topics::Topic;
 
-/// How long a shard that says `unavailable` is asked again before the client hears of it.
-const UNAVAILABLE_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// What a shard may take beyond its wait before it counts as lost.
@@ -217,7 +215,7 @@ impl Gateway {
             partition: part.partition,
             last: last_number(n.first, &part),
         });
-        let impatient = deadline.min(Instant::now() + UNAVAILABLE_PATIENCE);
+        let impatient = deadline.min(Instant::now() + self.settings.patience);
         let mut pause = Duration::from_millis(1);
         let mut asked_afresh = false;
         loop {

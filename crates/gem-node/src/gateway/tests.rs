@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gem_shard::log::From;
+use gem_store::budget::Budget;
 use gem_types::batch::BatchBuilder;
 use gem_types::seams::{OsRandom, SystemClock};
 use gem_types::{Code, Error, Message, ProducerId, TopicName};
@@ -19,8 +20,9 @@ use crate::metrics::Metrics;
 fn gateway(partitions: u32) -> (Gateway, MemoryLog) {
     let log = MemoryLog::new(partitions);
     let metrics = Arc::new(Metrics::new(10));
+    let settings = Settings { patience: Duration::from_millis(50), ..Settings::default() };
     let clock = Arc::new(SystemClock::new());
-    (Gateway::new(Arc::new(log.clone()), clock, Arc::new(OsRandom), Settings::default(), metrics), log)
+    (Gateway::new(Arc::new(log.clone()), clock, Arc::new(OsRandom), settings, metrics, Budget::new(1 << 30, &[])), log)
 }
 
 fn topic() -> TopicName {
@@ -79,7 +81,8 @@ async fn one_bad_message_refuses_the_batch_before_anything_is_written() {
     let refused = gateway.publish(&topic(), Input::Messages(vec![message("a", None), large]), None).await;
     assert_eq!(refused.unwrap_err().code, Code::TooLarge);
     assert!(log.appends().is_empty());
-    let refused = gateway.publish(&TopicName::new("a.g.dlq").unwrap(), Input::Messages(vec![message("a", None)]), None);
+    let system = TopicName::new("a.g.dlq").unwrap();
+    let refused = gateway.publish(&system, Input::Messages(vec![message("a", None)]), None);
     assert_eq!(refused.await.unwrap_err().code, Code::InvalidArgument);
 }
 
@@ -94,7 +97,7 @@ async fn a_topic_made_anew_is_found_again() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn what_passes_is_tried_again_and_what_stays_is_told() {
     let (gateway, log) = gateway(1);
     log.refuse(vec![Error::unavailable("no leader", 0), Error::unavailable("no leader", 0)]);

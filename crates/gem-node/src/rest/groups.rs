@@ -34,7 +34,7 @@ struct PullIn {
 /// `POST …/pull`.
 pub async fn pull(State(app): State<App>, path: InPath, headers: HeaderMap, body: Body) -> Answer<Response> {
     let (topic, group) = group_in(path)?;
-    let asked: PullIn = body::json(body, &headers).await?;
+    let asked: PullIn = body::json(&app, body, &headers).await?;
     let max = limits::MESSAGES.of(asked.max)?;
     let wait = limits::PULL_WAIT_MS.of(asked.wait_ms)?;
     let from = asked.from.as_deref().map(start::parse).transpose()?;
@@ -77,20 +77,20 @@ pub struct SettledAll {
 
 /// `POST …/ack`.
 pub async fn ack(State(app): State<App>, path: InPath, headers: HeaderMap, body: Body) -> Answer<Json<SettledAll>> {
-    let asked: AckIn = body::json(body, &headers).await?;
+    let asked: AckIn = body::json(&app, body, &headers).await?;
     settle(&app, path, asked.tokens, Verb::Ack).await
 }
 
 /// `POST …/nack`.
 pub async fn nack(State(app): State<App>, path: InPath, headers: HeaderMap, body: Body) -> Answer<Json<SettledAll>> {
-    let asked: NackIn = body::json(body, &headers).await?;
+    let asked: NackIn = body::json(&app, body, &headers).await?;
     let delay_ms = limits::DELAY_MS.of(asked.delay_ms)?;
     settle(&app, path, asked.tokens, Verb::Nack { delay_ms }).await
 }
 
 /// `POST …/extend`.
 pub async fn extend(State(app): State<App>, path: InPath, headers: HeaderMap, body: Body) -> Answer<Json<SettledAll>> {
-    let asked: ExtendIn = body::json(body, &headers).await?;
+    let asked: ExtendIn = body::json(&app, body, &headers).await?;
     let by_ms = limits::BY_MS.of(asked.by_ms)?;
     settle(&app, path, asked.tokens, Verb::Extend { by_ms }).await
 }
@@ -122,7 +122,7 @@ pub struct Leases {
 /// `POST …/heartbeat`.
 pub async fn heartbeat(State(app): State<App>, path: InPath, headers: HeaderMap, body: Body) -> Answer<Json<Leases>> {
     let (topic, group) = group_in(path)?;
-    let asked: HeartbeatIn = body::json(body, &headers).await?;
+    let asked: HeartbeatIn = body::json(&app, body, &headers).await?;
     Ok(Json(Leases { leases: app.gateway.heartbeat(&topic, &group, &asked.consumer).await? }))
 }
 
@@ -153,7 +153,7 @@ struct SeekIn {
 /// `POST …/seek`.
 pub async fn seek(State(app): State<App>, path: InPath, headers: HeaderMap, body: Body) -> Answer<Json<GroupOut>> {
     let (topic, group) = group_in(path)?;
-    let asked: SeekIn = body::json(body, &headers).await?;
+    let asked: SeekIn = body::json(&app, body, &headers).await?;
     let to = start::parse(&asked.to)?;
     Ok(Json(app.gateway.seek(&topic, &group, to).await?.into()))
 }

@@ -12,7 +12,7 @@ use gem_shard::log::{GroupInfo, Mode, Ordering};
 use gem_types::message::{CONTENT_TYPE_HEADER, ID_HEADER};
 use gem_types::{Error, Message, Result, TimestampMs, TopicName};
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::body::is_json;
@@ -31,9 +31,14 @@ pub struct MessageIn<'a> {
     key_base64: Option<String>,
     #[serde(default)]
     headers: Option<std::collections::BTreeMap<String, String>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "given")]
     payload: Option<&'a RawValue>,
     payload_base64: Option<String>,
+}
+
+/// A payload of `null` is a payload.
+fn given<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
 }
 
 impl MessageIn<'_> {

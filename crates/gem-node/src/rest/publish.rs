@@ -69,7 +69,8 @@ impl<'a> Receipt<'a> {
 async fn single(app: &App, topic: &TopicName, headers: &HeaderMap, body: Body) -> Result<Response> {
     let limits = app.gateway.settings().limits;
     let mut message = from_headers(headers)?;
-    message.payload = body::read(body, headers, limits.max_message).await?;
+    let held = body::read(app, body, headers, limits.max_message).await?;
+    message.payload = held.bytes.clone();
     let published = app.gateway.publish(topic, Input::Messages(vec![message]), None).await?;
     let outcome = published.places.into_each().pop();
     let place = outcome.unwrap_or_else(|| Err(Error::internal("the message got no answer")))?;
@@ -137,9 +138,9 @@ struct BatchOut<'a> {
 
 async fn batch(app: &App, topic: &TopicName, headers: &HeaderMap, body: Body) -> Result<Response> {
     let limits = app.gateway.settings().limits;
-    let bytes = body::read(body, headers, JSON_ROOM * limits.max_batch + (1 << 20)).await?;
-    let parsed: BatchIn<'_> =
-        serde_json::from_slice(&bytes).map_err(|e| Error::invalid(format!("the batch is not as it should be: {e}")))?;
+    let held = body::read(app, body, headers, JSON_ROOM * limits.max_batch + (1 << 20)).await?;
+    let parsed: BatchIn<'_> = serde_json::from_slice(&held.bytes)
+        .map_err(|e| Error::invalid(format!("the batch is not as it should be: {e}")))?;
     let numbered = |(index, message): (usize, MessageIn<'_>)| {
         message
             .into_message()

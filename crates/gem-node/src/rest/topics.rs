@@ -23,7 +23,7 @@ pub async fn create(
     body: Body,
 ) -> Answer<(StatusCode, Json<TopicOut>)> {
     let name = topic_in(path)?;
-    let config: TopicConfig = body::json(body, &headers).await?;
+    let config: TopicConfig = body::json(&app, body, &headers).await?;
     let (state, created) = app.gateway.create_topic(&name, config).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(state.into())))
@@ -64,7 +64,7 @@ pub async fn alter(
     body: Body,
 ) -> Answer<Json<TopicOut>> {
     let name = topic_in(path)?;
-    let changes: Changes = body::json(body, &headers).await?;
+    let changes: Changes = body::json(&app, body, &headers).await?;
     let change = TopicChange {
         retention_ms: changes.retention_ms,
         retention_bytes: changes.retention_bytes,
