@@ -1,7 +1,15 @@
 //! The disk seam: every file that GEM's storage touches goes through [`Disk`].
 //!
-//! The node uses [`OsDisk`](crate::disk::OsDisk); the simulator a disk that loses what was not
-//! flushed, tears what was being written, and damages by seed.
+//! The node uses [`OsDisk`]; the simulator [`SimDisk`], which loses what was not flushed, tears
+//! what was being written, and damages by seed.
+
+mod lock;
+mod os;
+mod sim;
+
+pub use lock::DirLock;
+pub use os::OsDisk;
+pub use sim::SimDisk;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -54,4 +62,26 @@ pub trait DiskFile: Send + Sync + fmt::Debug + 'static {
     fn size(&self) -> io::Result<u64>;
     /// Cuts or extends to `size`.
     fn set_size(&self, size: u64) -> io::Result<()>;
+}
+
+/// Replaces `path` by a file of `bytes`, durably: after a crash it holds the old bytes or the new.
+pub fn write_atomically(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    if disk.exists(&new) {
+        disk.remove(&new)?;
+    }
+    let file = disk.create(&new, bytes.len() as u64)?;
+    file.write_at(&[IoSlice::new(bytes)], 0)?;
+    file.sync()?;
+    disk.rename(&new, path)?;
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
+}
+
+/// All of a small file.
+pub fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let mut bytes = vec![0; file.size()? as usize];
+    let got = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(got);
+    Ok(bytes)
 }
