@@ -1,0 +1,102 @@
+//! What a shard's callers, its leader loop and its apply worker share.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use gem_store::StoreError;
+use gem_store::cache::TailCache;
+use gem_store::index::ordered::OrderedStore;
+use gem_store::journal::Journal;
+use gem_store::read::{Reader, Reads};
+use gem_types::seams::Clock;
+use gem_types::{Error, GroupId, Prefix, Result};
+use tokio::sync::watch;
+
+use super::flush::Flushing;
+use super::tails::Tails;
+use crate::machine::Machine;
+
+/// Whether a shard serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// No leader that may judge yet: after a start or an election.
+    Starting,
+    /// This replica leads and may judge.
+    Leading {
+        /// The term.
+        term: u64,
+    },
+    /// It has stopped, for good or with the node.
+    Stopped {
+        /// Why.
+        reason: Arc<str>,
+    },
+}
+
+/// How long a caller is told to wait before it tries again where no better is known.
+pub(crate) const RETRY_AFTER_MS: u64 = 200;
+
+/// The parts of a shard that more than one task uses. Each is cheap to hold.
+pub(crate) struct Shared {
+    pub group: GroupId,
+    pub prefix: Prefix,
+    pub machine: Arc<Mutex<Machine>>,
+    pub store: Arc<dyn OrderedStore>,
+    pub journal: Journal,
+    pub reader: Reader,
+    pub reads: Reads,
+    pub tail_cache: Arc<TailCache>,
+    pub tails: Arc<Tails>,
+    pub clock: Arc<dyn Clock>,
+    pub status: watch::Sender<Status>,
+    pub flushing: Flushing,
+}
+
+impl Shared {
+    /// The machine, for one short look. Nothing that reads files but index look-ups goes on
+    /// under it, for apply waits.
+    pub fn machine(&self) -> Result<MutexGuard<'_, Machine>> {
+        crate::raft::state_machine::lock(&self.machine).map_err(|e| self.internal(e))
+    }
+
+    /// A fault of the shard's own.
+    pub fn internal(&self, what: impl std::fmt::Display) -> Error {
+        tracing::error!(group = %self.group, prefix = %self.prefix, "shard fault: {what}");
+        Error::internal(format!("shard {}: {what}", self.prefix))
+    }
+
+    /// Not now.
+    pub fn unavailable(&self, what: impl std::fmt::Display) -> Error {
+        Error::unavailable(format!("shard {}: {what}", self.prefix), RETRY_AFTER_MS)
+    }
+
+    /// What a failed read means to whoever asked.
+    pub fn read_error(&self, error: StoreError) -> Error {
+        match error {
+            StoreError::Busy => {
+                let what = format!("shard {}: too many reads are waiting for the disk", self.prefix);
+                Error::throttled(what, RETRY_AFTER_MS)
+            }
+            error => self.internal(error),
+        }
+    }
+
+    /// Waits, `wait` at the most, until this shard serves.
+    pub async fn serving(&self, wait: Duration) -> Result<()> {
+        let serves = |status: &Status| match status {
+            Status::Leading { .. } => Some(Ok(())),
+            Status::Stopped { reason } => Some(Err(self.unavailable(reason))),
+            Status::Starting => None,
+        };
+        if let Some(known) = serves(&self.status.borrow()) {
+            return known;
+        }
+        let mut status = self.status.subscribe();
+        let turned = tokio::time::timeout(wait, status.wait_for(|status| *status != Status::Starting)).await;
+        match turned {
+            Ok(Ok(status)) => serves(&status).unwrap_or_else(|| Err(self.unavailable("it has no leader yet"))),
+            Ok(Err(_)) => Err(self.unavailable("it has stopped")),
+            Err(_) => Err(self.unavailable("it has no leader yet")),
+        }
+    }
+}
