@@ -24,6 +24,7 @@ mod group_table;
 mod groups;
 mod ids;
 mod keys;
+mod meta;
 mod outcome;
 mod overlay;
 mod partitions;
@@ -46,7 +47,7 @@ use bytes::Bytes;
 use gem_store::StoreError;
 use gem_store::index::locations::{self, Location, Locations, Move};
 use gem_store::index::ordered::OrderedStore;
-use gem_types::{Incarnation, NodeId, Offset, PartitionId, ReplicaId, TimestampMs, TopicName};
+use gem_types::{Offset, PartitionId, TimestampMs, TopicName};
 
 pub(crate) use group_commands::no_group;
 pub use groups::GroupState;
@@ -59,21 +60,16 @@ pub use retention::PRODUCER_IDLE_MS;
 pub use rows::{Partition, Producer, Topic};
 pub(crate) use topics::no_topic;
 
-use crate::entry::wire::{Malformed, Reader, Writer};
-use crate::entry::{Command, Entry, LogPos};
+use crate::entry::{Command, Entry, LogPos, Malformed};
 use group_table::GroupTable;
 use ids::Ids;
+use meta::Meta;
 use overlay::Overlay;
 use retention::Rounds;
 use tables::{Table, damaged};
 
 /// Decoded rows kept of each table; a shard's busiest.
 const ROWS_KEPT: usize = 16_384;
-
-const META_APPLIED: u8 = 1;
-const META_MEMBERSHIP: u8 = 2;
-const META_LIVES: u8 = 3;
-const META_VERSION: u8 = 1;
 
 /// A shard's state.
 ///
@@ -98,19 +94,13 @@ pub struct Machine {
     failed: Option<StoreError>,
 }
 
-/// The machine's own rows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Meta {
-    applied: Option<LogPos>,
-    membership: Option<(LogPos, Bytes)>,
-    /// How many partitions were ever made: tells apart those of one name.
-    lives: u64,
-}
-
 impl Machine {
     /// The machine in `store`, as of what was last written there. Reads the names of all topics
     /// and all remembered ids.
     pub fn open(store: Arc<dyn OrderedStore>) -> Result<Machine, StoreError> {
+        // What is read from here on is durable, as `durable` claims. After a crash there is
+        // nothing to flush.
+        store.flush()?;
         let rows = Overlay::new(store.clone());
         let meta = Meta::read(&rows)?;
         let mut names = BTreeSet::new();
@@ -128,7 +118,6 @@ impl Machine {
             partitions: Table::new(ROWS_KEPT),
             producers: Table::new(ROWS_KEPT),
             groups: GroupTable::default(),
-            // What a fresh open reads was flushed, or the store would have lost it.
             durable: meta.applied,
             written: meta.clone(),
             meta,
@@ -296,61 +285,4 @@ impl Machine {
             None => Ok(()),
         }
     }
-}
-
-impl Meta {
-    fn read(rows: &Overlay) -> Result<Meta, StoreError> {
-        let mut meta = Meta::default();
-        let mut read = |name: u8, take: &mut dyn FnMut(&mut Reader<'_>, &mut Meta) -> Result<(), Malformed>| {
-            let Some(row) = rows.get(&keys::meta(name))? else { return Ok(()) };
-            let mut input = Reader::new(&row, "machine's row");
-            let read = match input.u8() {
-                Ok(META_VERSION) => take(&mut input, &mut meta).and_then(|()| input.end()),
-                _ => Err(Malformed("machine's row")),
-            };
-            read.map_err(|error| damaged(error, &row))
-        };
-        read(META_APPLIED, &mut |input, meta| Ok(meta.applied = Some(take_pos(input)?)))?;
-        read(META_MEMBERSHIP, &mut |input, meta| {
-            let pos = take_pos(input)?;
-            meta.membership = Some((pos, Bytes::copy_from_slice(input.bytes()?)));
-            Ok(())
-        })?;
-        read(META_LIVES, &mut |input, meta| Ok(meta.lives = input.u64()?))?;
-        Ok(meta)
-    }
-
-    /// Writes what differs from `written`.
-    fn write(&self, written: &Meta, rows: &mut Overlay) {
-        let mut put = |name: u8, fill: &dyn Fn(&mut Writer)| {
-            let mut out = Writer::new();
-            out.u8(META_VERSION);
-            fill(&mut out);
-            rows.put(keys::meta(name), out.finish().into());
-        };
-        if let Some(applied) = self.applied.filter(|_| self.applied != written.applied) {
-            put(META_APPLIED, &|out| put_pos(out, applied));
-        }
-        if let Some((pos, bytes)) = self.membership.as_ref().filter(|_| self.membership != written.membership) {
-            put(META_MEMBERSHIP, &|out| {
-                put_pos(out, *pos);
-                out.bytes(bytes);
-            });
-        }
-        if self.lives != written.lives {
-            put(META_LIVES, &|out| {
-                out.u64(self.lives);
-            });
-        }
-    }
-}
-
-fn put_pos(out: &mut Writer, pos: LogPos) {
-    out.u64(pos.term).fixed(&pos.leader.node.0).u64(pos.leader.incarnation.0).u64(pos.index);
-}
-
-fn take_pos(input: &mut Reader<'_>) -> Result<LogPos, Malformed> {
-    let term = input.u64()?;
-    let leader = ReplicaId { node: NodeId(input.fixed()?), incarnation: Incarnation(input.u64()?) };
-    Ok(LogPos { term, leader, index: input.u64()? })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gem_store::StoreError;
 use gem_types::{Error, Offset, TimestampMs};
 
-use super::flight::{AppendFlight, Kind, PartitionFlight};
+use super::flight::{AppendFlight, Kind, NumbersFlight, PartitionFlight};
 use super::numbers::{self, Known};
 use super::{Ticket, Verdict, Verdicts};
 use crate::entry::{AppendBatch, Command, Number};
@@ -89,13 +89,13 @@ impl Verdicts {
             };
             batch.stamp(base, at_ms);
             let kept = |index: &usize| keep.get(*index).copied().unwrap_or(false);
-            let mut dedup = only(append.dedup, &kept);
+            let mut dedup = only(append.dedup, kept);
             if dedup.iter().all(Option::is_none) {
                 dedup.clear();
             }
             flight.ids = dedup.iter().zip(base..).filter_map(|(digest, offset)| Some(((*digest)?, offset))).collect();
             let producer = append.producer.clone().map(|mut producer| {
-                producer.numbers = only(producer.numbers, &kept);
+                producer.numbers = only(producer.numbers, kept);
                 producer
             });
             commands.push(Command::Append(AppendBatch { partition: id, batch, dedup, producer }));
@@ -104,10 +104,11 @@ impl Verdicts {
             let kept = producer.numbers.iter().zip(&placed).zip(&keep).filter(|(_, keep)| **keep);
             let mut numbers: Vec<(u64, Offset)> = kept.map(|((number, placed), _)| (*number, placed.offset)).collect();
             numbers.extend(&aliases);
-            flight.producer = Some((producer.producer, producer.settled, numbers));
+            let (id, settled) = (producer.producer, producer.settled);
+            flight.producer = Some(NumbersFlight { id, settled, numbers });
             if !aliases.is_empty() {
-                let (producer, settled) = (producer.producer, producer.settled);
-                commands.push(Command::Number(Number { partition: id, producer, settled, placed: aliases }));
+                let partition = append.partition;
+                commands.push(Command::Number(Number { partition, producer: id, settled, placed: aliases }));
             }
         }
         if commands.is_empty() {

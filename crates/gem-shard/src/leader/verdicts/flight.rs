@@ -40,8 +40,16 @@ pub(super) struct AppendFlight {
     pub at_ms: TimestampMs,
     /// The ids that it stores, and where.
     pub ids: Vec<([u8; 16], Offset)>,
-    /// The producer, its settled mark, and where its numbers are.
-    pub producer: Option<(ProducerId, u64, Vec<(u64, Offset)>)>,
+    /// The numbers that it stores, and where.
+    pub producer: Option<NumbersFlight>,
+}
+
+/// Numbers of a producer in flight.
+#[derive(Debug)]
+pub(super) struct NumbersFlight {
+    pub id: ProducerId,
+    pub settled: u64,
+    pub numbers: Vec<(u64, Offset)>,
 }
 
 /// A partition with something in flight.
@@ -163,8 +171,8 @@ impl Flight {
         flight.last_ms = append.at_ms;
         flight.ids.extend(append.ids.iter().map(|(digest, offset)| (*digest, (*offset, ticket))));
         self.ids += append.ids.len() as u64;
-        if let Some((producer, settled, numbers)) = &append.producer {
-            let producer = flight.producers.entry(*producer).or_default();
+        if let Some(NumbersFlight { id, settled, numbers }) = &append.producer {
+            let producer = flight.producers.entry(*id).or_default();
             producer.proposals += 1;
             producer.settled = producer.settled.max(*settled);
             producer.last = numbers.iter().map(|(number, _)| *number).fold(producer.last, u64::max);
@@ -178,7 +186,7 @@ impl Flight {
         for (digest, _) in &append.ids {
             flight.ids.remove(digest);
         }
-        if let Some((id, _, numbers)) = &append.producer
+        if let Some(NumbersFlight { id, numbers, .. }) = &append.producer
             && let Some(producer) = flight.producers.get_mut(id)
         {
             for (number, _) in numbers {
