@@ -106,6 +106,7 @@ fn by_grpc_code(code: tonic::Code) -> Code {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::time::Duration;
 
     use tonic_types::{ErrorDetails, StatusExt as _};
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn details_carry_the_code_and_the_pause() {
-        let mut details = ErrorDetails::with_error_info("throttled", "gem", [("k", "v")]);
+        let mut details = ErrorDetails::with_error_info("throttled", "gem", HashMap::<String, String>::new());
         details.set_retry_info(Some(Duration::from_millis(250)));
         let status = Status::with_error_details(tonic::Code::ResourceExhausted, "slow down", details);
         let failure = Failure::read("publish", "http://a", &status);

@@ -22,10 +22,10 @@ pub(crate) fn fresh_id() -> String {
     uuid::Builder::from_unix_timestamp_millis(now_ms, &random).into_uuid().to_string()
 }
 
-/// The id of a message of a stored run that came without one: the run's UUID plus its index. Empty
-/// where the node named none.
-pub(crate) fn id_in_run(base: &[u8], index: usize) -> String {
-    let Ok(base) = <[u8; 16]>::try_from(base) else { return String::new() };
+/// The id of a message of a stored run that came without one: the run's UUID plus its index; without
+/// a UUID its place.
+pub(crate) fn id_in_run(base: &[u8], index: usize, partition: u32, offset: u64) -> String {
+    let Ok(base) = <[u8; 16]>::try_from(base) else { return format!("{partition}:{offset}") };
     uuid::Uuid::from_u128(u128::from_be_bytes(base).wrapping_add(index as u128)).to_string()
 }
 

@@ -1,12 +1,17 @@
 //! `gem start`.
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use gem_types::config::{Config, Given};
+use gem_node::node::Node;
+use gem_types::config::{Config, Given, LogFormat};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::exit::{Exit, Outcome};
+use crate::output;
 
 /// The flags of a node. Their values stay text here: the configuration reads and checks them, so
 /// that a flag, a variable and a line of `gem.toml` mean the same.
@@ -36,6 +41,8 @@ pub struct NodeArgs {
 }
 
 const FILE: &str = "gem.toml";
+/// Consensus says much that only its authors want to read.
+const LOG_FILTER: &str = "info,openraft=warn";
 
 impl NodeArgs {
     /// The effective configuration: flags, then variables, then the file, then defaults.
@@ -84,6 +91,35 @@ pub struct StartArgs {
 
 /// Runs a node until SIGTERM or Ctrl-C.
 pub async fn run(args: StartArgs) -> Outcome {
-    let _config = args.node.resolve()?;
+    let config = args.node.resolve()?;
+    log(config.log_format);
+    for variable in config.unknown_variables() {
+        tracing::warn!(%variable, "begins with GEM_ and is no key: is it misspelt?");
+    }
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let node = tokio::select! {
+        node = Node::start(&config) => node.map_err(|error| Exit::failed(format!("start: {error}")))?,
+        // Nothing has been acknowledged yet: a start can be broken off anywhere.
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    output::line(format_args!("ready node={} http={}", node.id(), node.url()))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    node.shutdown().await;
     Ok(())
+}
+
+/// Log lines on standard error; `RUST_LOG` chooses what is shown.
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
 }

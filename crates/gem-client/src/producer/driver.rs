@@ -142,9 +142,8 @@ impl Driver {
     /// Asks the mesh for a producer id before anything is sent that may have to be repeated under it.
     async fn introduce(&self, node: &Node) -> std::result::Result<ProducerId, Failure> {
         let (up, requests) = mpsc::channel(1);
-        let hello = v1::PublishStreamRequest { topic: self.shared.topic.clone(), ..Default::default() };
-        // The channel is empty: there is room.
-        let _ = up.try_send(hello);
+        // The channel is empty: there is room. A request without a topic asks for nothing else.
+        let _ = up.try_send(v1::PublishStreamRequest::default());
         let mut down = self.call(node, requests).await?;
         match timeout(self.client.config.attempt_timeout, down.message()).await {
             Ok(Ok(Some(answer))) => match answer.error.map(refusal) {
@@ -329,8 +328,12 @@ fn from_range(batch: &Batch, range: &v1::StoredRange) -> Vec<Result<Receipt>> {
         return Vec::new();
     }
     let receipt = |(index, message): (usize, &v1::Message)| {
-        let id = if message.id.is_empty() { wire::id_in_run(&range.id_base, index) } else { message.id.clone() };
-        Ok(Receipt { id, partition: range.partition, offset: range.first_offset + index as u64, duplicate: false })
+        let (partition, offset) = (range.partition, range.first_offset + index as u64);
+        let id = match message.id.as_str() {
+            "" => wire::id_in_run(&range.id_base, index, partition, offset),
+            id => id.to_owned(),
+        };
+        Ok(Receipt { id, partition, offset, duplicate: false })
     };
     batch.messages.iter().enumerate().map(receipt).collect()
 }
