@@ -27,6 +27,8 @@ struct State {
     /// First numbers of batches that are not answered yet.
     open: BTreeSet<u64>,
     lanes: BTreeMap<PartitionId, Lane>,
+    /// A batch was refused that the client may send again: nothing overtakes it on this stream.
+    blocked: bool,
 }
 
 /// A producer's way into one partition.
@@ -83,6 +85,23 @@ impl Producer {
         Ok(expected)
     }
 
+    /// A batch was refused as a whole before it was on its way. The client may send it again, in
+    /// parts perhaps, so later batches of this stream may not overtake it.
+    pub fn block(&self) {
+        self.state().blocked = true;
+    }
+
+    /// Refuses what would overtake a refused batch.
+    pub fn check_open(&self) -> Result<()> {
+        if self.state().blocked {
+            return Err(Error::unavailable(
+                "an earlier batch of this stream was refused: open a new stream, from the first unsettled number on",
+                0,
+            ));
+        }
+        Ok(())
+    }
+
     /// A part with these first and last numbers is on its way.
     pub fn begin(&self, partition: PartitionId, last: u64) {
         self.state().lanes.entry(partition).or_default().waiting.insert(last);
@@ -137,6 +156,14 @@ mod tests {
         assert!(producer.number(9, 7, 1).is_err());
         assert_eq!(producer.number(7, 7, 1).unwrap(), 7);
         assert_eq!(producer.standing(P, 7, true), Standing { previous: 0, settled: 7 });
+    }
+
+    #[test]
+    fn nothing_overtakes_a_batch_that_may_come_again() {
+        let producer = Producer::new(ProducerId(1));
+        assert!(producer.check_open().is_ok());
+        producer.block();
+        assert!(producer.check_open().is_err());
     }
 
     #[test]

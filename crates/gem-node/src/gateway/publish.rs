@@ -265,8 +265,9 @@ impl Gateway {
                     if code == Code::Throttled {
                         self.metrics.throttled.add(1);
                     }
-                    // Only what is certainly not stored may be stepped over by later batches.
-                    if let (Some(lane), false) = (&lane, matches!(code, Code::Deadline | Code::Internal)) {
+                    // Only what is certainly not stored, and won't come again, may be stepped over by
+                    // later batches.
+                    if let (Some(lane), false) = (&lane, may_come_again(code, numbered)) {
                         lane.leave(false);
                     }
                     return Err(error);
@@ -291,6 +292,13 @@ impl Lane<'_> {
 
 fn code_is_passing(error: &Error, numbered: Option<&Numbered>) -> bool {
     error.code == Code::Unavailable || numbered.is_some()
+}
+
+/// Whether the batch may be stored yet: because nobody knows, or because the client, which numbers
+/// its batches itself, sends it again.
+fn may_come_again(code: Code, numbered: Option<&Numbered>) -> bool {
+    let client_retries = numbered.is_some_and(|n| n.by_client) && matches!(code, Code::Unavailable | Code::Throttled);
+    client_retries || matches!(code, Code::Deadline | Code::Internal)
 }
 
 fn last_number(first: u64, part: &Part) -> u64 {

@@ -131,6 +131,9 @@ impl PublishStream {
             // Only asks who it is.
             return self.answer(v1::PublishStreamResponse { r#ref: reference, producer_id: id, ..Default::default() });
         }
+        if let Err(error) = producer.check_open() {
+            return self.answer(refused(reference, id, error));
+        }
         let count = count(&request);
         let first = match producer.number(request.number, request.settled, count) {
             Ok(first) => first,
@@ -191,6 +194,7 @@ async fn take_in(
     messages: usize,
 ) -> (Storing, Share) {
     let (reference, producer, first) = (request.r#ref, numbered.producer.clone(), numbered.first);
+    let by_client = numbered.by_client;
     let taken = async {
         let topic = TopicName::new(&request.topic)?;
         check_writable(&topic)?;
@@ -210,6 +214,9 @@ async fn take_in(
         }
         Err(error) => {
             producer.answered(first);
+            if by_client {
+                producer.block();
+            }
             let share = Share { bytes: 0, messages: 1 };
             (std::future::ready((refused(reference, producer.id.0, error), share)).boxed(), share)
         }
