@@ -5,7 +5,7 @@ use gem_types::Offset;
 use super::actions::Action;
 use super::credit::Waiting;
 use super::group::{Ctx, Group};
-use super::keys::TOTAL;
+use super::keys::{NO_KEY, TOTAL};
 use super::leases::{Slot, State};
 use super::tokens::Token;
 use crate::log::{Delivered, Mode, Ordering};
@@ -118,6 +118,39 @@ impl Group {
         }
     }
 
+    /// Steps over the messages at the cursor that a seek brought back and that are no first
+    /// deliveries; answers how far the cursor may run before the next.
+    fn pass_counted(&mut self, limit: Offset) -> Offset {
+        while let Some((offset, attempt)) = self.counted.first_key_value().map(|(o, a)| (*o, *a)) {
+            if offset > self.cursor || offset >= limit {
+                return offset.min(limit);
+            }
+            let key = self.key_at_cursor();
+            self.pass(offset + 1);
+            if attempt == 0 {
+                continue;
+            }
+            let state = if self.keys.enter(key, offset) { State::Again } else { State::Parked };
+            self.slots.insert(offset, Slot::new(state, key, attempt));
+            if state == State::Again {
+                self.again.insert(offset);
+            }
+        }
+        limit
+    }
+
+    /// The key of the message at the cursor, whose batch is at hand.
+    fn key_at_cursor(&self) -> u64 {
+        match (self.mode, self.rules.ordering) {
+            (Mode::Shared, _) => NO_KEY,
+            (Mode::Key, Ordering::Total) => TOTAL,
+            (Mode::Key, Ordering::Key) => self.batches.at(self.cursor).map_or(NO_KEY, |cached| {
+                let index = self.cursor - cached.batch.base_offset();
+                cached.keys.get(index as usize).copied().unwrap_or(NO_KEY)
+            }),
+        }
+    }
+
     /// Any member gets any message: whole runs at a time.
     fn fill_shared(&mut self, ctx: &Ctx<'_>, hand: &mut Hand) {
         while !hand.is_full() && self.cursor < self.limit() {
@@ -125,7 +158,11 @@ impl Group {
             let Some(cached) = self.batches.at(self.cursor) else { return };
             let batch = cached.batch.clone();
             let each = batch.len() / batch.count().max(1) as usize;
-            let run = free.min(hand.room(each)).min(batch.next_offset().min(self.limit()) - self.cursor);
+            let end = self.pass_counted(batch.next_offset().min(self.limit()));
+            if end <= self.cursor {
+                continue;
+            }
+            let run = free.min(hand.room(each)).min(end - self.cursor);
             if run == 0 {
                 return;
             }
@@ -150,6 +187,9 @@ impl Group {
             let end = cached.batch.next_offset().min(self.limit());
             let each = cached.batch.len() / cached.batch.count().max(1) as usize;
             while !hand.is_full() && self.cursor < end && self.slots.len() < ctx.config.max_out {
+                if self.pass_counted(end) <= self.cursor {
+                    break;
+                }
                 let offset = self.cursor;
                 let Some(cached) = self.batches.at(offset) else { return };
                 let index = (offset - base) as u32;
@@ -174,6 +214,9 @@ impl Group {
     /// All messages are one key: the next goes out once no earlier one is begun.
     fn fill_total(&mut self, ctx: &Ctx<'_>, hand: &mut Hand) {
         if hand.is_full() || self.cursor >= self.limit() || self.keys.is_taken(TOTAL) {
+            return;
+        }
+        if self.pass_counted(self.limit()) <= self.cursor || self.keys.is_taken(TOTAL) {
             return;
         }
         let offset = self.cursor;

@@ -35,6 +35,7 @@ impl Group {
             rules: start.rules,
             tokens,
             cursor,
+            counted: Default::default(),
             tail: start.next.max(cursor),
             frontier: Frontier::new(start.frontier.max(cursor)),
             slots: Slots::default(),
@@ -67,8 +68,12 @@ impl Group {
             from = from.max(acked_to);
         }
         for (offset, attempts) in start.attempts {
-            if let Some(slot) = group.slots.get_mut(offset) {
-                slot.attempt = attempts.max(1);
+            match group.slots.get_mut(offset) {
+                Some(slot) => slot.attempt = attempts.max(1),
+                None if offset >= cursor => {
+                    group.counted.insert(offset, attempts.max(1));
+                }
+                None => {}
             }
         }
         for (offset, due_ms) in start.delayed {
@@ -80,10 +85,14 @@ impl Group {
             }
         }
         for offset in start.moving {
-            if let Some(slot) = group.slots.get_mut(offset) {
-                slot.state = State::Moving;
-                slot.grace = false;
-                group.outgoing.insert(offset);
+            if offset < floor {
+                continue;
+            }
+            let attempt = group.slots.get(offset).map(|slot| slot.attempt).or(group.counted.get(&offset).copied());
+            group.slots.insert(offset, Slot::new(State::Moving, 0, attempt.unwrap_or(1)));
+            group.outgoing.insert(offset);
+            if offset >= cursor {
+                group.counted.insert(offset, 0);
             }
         }
         group.enter_all();

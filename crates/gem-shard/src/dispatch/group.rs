@@ -1,6 +1,6 @@
 //! A group in one partition: its state on the leader, and the round that moves it on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gem_types::{Error, Offset};
 
@@ -55,6 +55,9 @@ pub(super) struct Group {
     pub tokens: TokenKey,
     /// The next first delivery. A message below it without a slot is finished.
     pub cursor: Offset,
+    /// At or above the cursor: messages that a seek brought back and that were handed out so
+    /// often before; 0: not to be delivered, it is on its way to the dead-letter topic.
+    pub counted: BTreeMap<Offset, u32>,
     /// The partition's next offset.
     pub tail: Offset,
     pub frontier: Frontier,
@@ -92,8 +95,9 @@ impl Group {
         self.expire(ctx);
         self.learn();
         if !self.frozen {
-            self.deliver(ctx);
+            // Before deliveries use up the demand, so that a backlog doesn't starve redeliveries.
             self.prepare(ctx);
+            self.deliver(ctx);
             self.advance_frontier(ctx);
             self.publish_dead_letters(ctx);
             self.fetch(ctx);
@@ -271,7 +275,7 @@ impl Group {
             self.finish(offset);
         }
         if (from..to).contains(&self.cursor) {
-            self.cursor = to;
+            self.pass(to);
         }
     }
 
@@ -280,9 +284,17 @@ impl Group {
         for offset in self.slots.select(|offset, _| offset < earliest) {
             self.finish(offset);
         }
-        self.cursor = self.cursor.max(earliest);
+        self.pass(earliest);
         self.tail = self.tail.max(earliest);
         self.unlearned.retain(|offset| *offset >= earliest);
+    }
+
+    /// The cursor moves on to `next` at least.
+    pub fn pass(&mut self, next: Offset) {
+        self.cursor = self.cursor.max(next);
+        while self.counted.first_key_value().is_some_and(|(offset, _)| *offset < self.cursor) {
+            self.counted.pop_first();
+        }
     }
 
     /// The begun messages of `from..to`, rising.

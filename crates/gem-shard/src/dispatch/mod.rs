@@ -40,6 +40,8 @@ mod members;
 mod pipeline;
 mod redelivery;
 mod settle;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
