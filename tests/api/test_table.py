@@ -92,6 +92,9 @@ def run_rest(node: Node, step: dict[str, Any], values: dict[str, str]) -> None:
         body = fill(step["raw"], values).encode()
     elif "zeros" in step:
         body = b"0" * step["zeros"]
+    elif "batch_of" in step:
+        count, size = step["batch_of"]
+        body = json.dumps({"messages": [{"payload": "0" * size}] * count}).encode()
     answer = Rest(node.url).call(method, path, body, headers)
     assert answer.status == step["status"], f"status {answer.status}, not {step['status']}: {answer.body[:600]!r}"
     if answer.status >= 400:
