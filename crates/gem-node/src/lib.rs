@@ -15,12 +15,18 @@
 
 pub mod errors;
 pub mod gateway;
+pub mod gatherer;
 pub mod grpc;
+pub mod memory;
 pub mod metrics;
+pub mod node;
 pub mod ready;
 pub mod rest;
+pub mod router;
 pub mod serve;
 mod tasks;
+
+pub use node::{Node, NodeError};
 
 #[cfg(test)]
 mod serve_tests;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use gem_types::TopicName;
 use prometheus_client::collector::Collector;
@@ -104,6 +104,8 @@ impl EncodeMetric for Seconds {
     }
 }
 
+/// A histogram that somebody else keeps: the sum, and how many in each bucket with its bound.
+pub type Histogram = Box<dyn Fn() -> (f64, Vec<(f64, u64)>) + Send + Sync>;
 /// A gauge that is asked when it is shown.
 pub type Probe = Box<dyn Fn() -> u64 + Send + Sync>;
 
@@ -127,8 +129,7 @@ pub struct Metrics {
     pub publish: Seconds,
     /// From a message's stamp to its delivery.
     pub end_to_end: Seconds,
-    /// Of the journal's flushes.
-    pub journal_flush: Arc<Seconds>,
+    journal_flushes: OnceLock<Histogram>,
     /// Publishes refused with `throttled`.
     pub throttled: Count,
     lags: Mutex<Vec<Lag>>,
@@ -150,7 +151,7 @@ impl Metrics {
             topics_shown,
             publish: Seconds::default(),
             end_to_end: Seconds::default(),
-            journal_flush: Arc::default(),
+            journal_flushes: OnceLock::new(),
             throttled: Count::default(),
             lags: Mutex::default(),
             gauges: Mutex::default(),
@@ -177,6 +178,12 @@ impl Metrics {
     /// Shows `probe` as the gauge `name`.
     pub fn gauge(&self, name: &'static str, help: &'static str, probe: Probe) {
         self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (help, probe));
+    }
+
+    /// Shows how long the journal's flushes took.
+    pub fn journal_flushes(&self, flushes: Histogram) {
+        // The first stays: there is one journal.
+        let _ = self.journal_flushes.set(flushes);
     }
 
     /// The busiest topics, by name.
@@ -245,10 +252,19 @@ impl Collector for Page {
         for (name, help, histogram) in [
             ("gem_publish", "From the arrival of a publish to its receipts", &metrics.publish),
             ("gem_end_to_end", "From a message's stamp to its delivery", &metrics.end_to_end),
-            ("gem_journal_flush", "One flush of the journal", &*metrics.journal_flush),
         ] {
             let encoder = encoder.encode_descriptor(name, help, Some(&seconds), MetricType::Histogram)?;
             histogram.encode(encoder)?;
+        }
+        if let Some(flushes) = metrics.journal_flushes.get() {
+            let help = "Writing and flushing one group of the journal";
+            let mut encoder =
+                encoder.encode_descriptor("gem_journal_flush", help, Some(&seconds), MetricType::Histogram)?;
+            let (sum, mut buckets) = flushes();
+            // The encoder's own name for what has no bound.
+            buckets.iter_mut().filter(|(bound, _)| bound.is_infinite()).for_each(|(bound, _)| *bound = f64::MAX);
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         let throttled = encoder.encode_descriptor(
             "gem_throttled",

@@ -39,8 +39,8 @@ async fn up() -> Up {
         Arc::new(Metrics::new(10)),
         Budget::new(1 << 30, &[]),
     ));
-    let ready = Arc::new(Ready::not_yet("starting"));
-    let (grpc, _) = crate::grpc::routes(gateway.clone()).await;
+    let ready = Arc::new(Ready::asking("starting", || None));
+    let grpc = crate::grpc::routes(gateway.clone()).await;
     let rest = rest::routes(App { gateway, ready });
     let server = Server::bind("127.0.0.1:0".parse().unwrap(), rest, grpc).await.unwrap();
     let url = format!("http://{}", server.address);

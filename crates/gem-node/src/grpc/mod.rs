@@ -19,8 +19,8 @@ use crate::gateway::Gateway;
 /// How much larger than `max_batch` a request may be: what ids, names and framing add.
 const ROOM: usize = 2;
 
-/// All services, as one router, and the handle that says whether the node takes traffic.
-pub async fn routes(gateway: Arc<Gateway>) -> (axum::Router, tonic_health::server::HealthReporter) {
+/// All services, as one router. Health says *not serving* once the gateway drains.
+pub async fn routes(gateway: Arc<Gateway>) -> axum::Router {
     let limits = gateway.settings().limits;
     let largest = ROOM * limits.max_batch.max(limits.max_message) + (1 << 20);
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -33,6 +33,13 @@ pub async fn routes(gateway: Arc<Gateway>) -> (axum::Router, tonic_health::serve
     let subscriber = SubscriberServer::new(subscriber::SubscriberService(gateway.clone()))
         .max_decoding_message_size(largest)
         .max_encoding_message_size(usize::MAX);
+    let draining = gateway.clone();
+    gateway.tasks.spawn(async move {
+        draining.draining.cancelled().await;
+        reporter.set_not_serving::<PublisherServer<publisher::PublisherService>>().await;
+        reporter.set_not_serving::<SubscriberServer<subscriber::SubscriberService>>().await;
+        reporter.set_not_serving::<AdminServer<admin::AdminService>>().await;
+    });
     let admin = AdminServer::new(admin::AdminService(gateway)).max_encoding_message_size(usize::MAX);
     let mut routes = Routes::new(publisher).add_service(subscriber).add_service(admin).add_service(health);
     let reflection = tonic_reflection::server::Builder::configure()
@@ -43,5 +50,5 @@ pub async fn routes(gateway: Arc<Gateway>) -> (axum::Router, tonic_health::serve
         // The descriptors are built in: this shows in the first test, and costs only reflection.
         Err(error) => tracing::error!(%error, "no reflection"),
     }
-    (routes.prepare().into_axum_router(), reporter)
+    routes.prepare().into_axum_router()
 }

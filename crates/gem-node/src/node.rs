@@ -1,0 +1,278 @@
+//! The life of a node: what is opened in which order, and closed in the reverse.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use gem_shard::dispatch::DispatchConfig;
+use gem_shard::raft::transport::Alone;
+use gem_shard::{ProposerConfig, Shard, ShardConfig, ShardDeps};
+use gem_store::budget::{Budget, Charge, Class};
+use gem_store::cache::TailCache;
+use gem_store::disk::{DirLock, Disk, OsDisk};
+use gem_store::gather::{GatherConfig, Gatherer};
+use gem_store::identity::{Founding, FoundingConfig};
+use gem_store::index::rocks::RocksStores;
+use gem_store::journal::{Journal, JournalConfig, WriterThread, spawn_writer_thread};
+use gem_store::objects::{Objects, Origin};
+use gem_store::read::{ReadThreads, Reader, Reads};
+use gem_store::{Identity, StoreError};
+use gem_types::config::Config;
+use gem_types::seams::{Clock, OsRandom, Random, SystemClock};
+use gem_types::{GroupId, NodeId, Prefix, ring};
+
+use crate::gateway::dead_letters::DeadLetterPublisher;
+use crate::gateway::{Gateway, Settings};
+use crate::gatherer::{GatherThread, Host};
+use crate::memory::Shares;
+use crate::metrics::Metrics;
+use crate::ready::Ready;
+use crate::rest::{self, App};
+use crate::router::LocalRouter;
+use crate::serve::Server;
+
+/// How long a start waits for its shards to serve before it says which one does not.
+const SERVING_WAIT: Duration = Duration::from_secs(60);
+/// Of the 15 seconds that a stop may take: for requests at work,
+const STOP_SERVER: Duration = Duration::from_secs(3);
+/// for the ends of streams,
+const STOP_STREAMS: Duration = Duration::from_secs(1);
+/// and for the gatherer's step at work. Shards have 8 of their own.
+const STOP_GATHER: Duration = Duration::from_secs(2);
+/// Threads that read files, and how many reads may wait for them.
+const READ_THREADS: usize = 4;
+const READS_WAITING: usize = 1024;
+/// The largest entry of a shard's log, where a journal file holds two.
+const ENTRY_BYTES_MAX: u64 = 24 << 20;
+/// What an entry needs in a journal file beside its batches.
+const ENTRY_ROOM: u64 = 64 << 10;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data directory, or what is in it.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The memory is a share of what nobody knows.
+    #[error("the operating system does not tell how much memory this machine has: give memory as a size, such as 2GiB")]
+    Memory,
+    /// The address for clients.
+    #[error("cannot listen on {address}: {error}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// A shard.
+    #[error("shard {prefix} cannot be opened: {error}")]
+    Shard {
+        /// Which.
+        prefix: Prefix,
+        /// What is wrong.
+        error: io::Error,
+    },
+    /// A shard did not begin to serve.
+    #[error("{0}")]
+    Serving(gem_types::Error),
+}
+
+/// A running node. Dropped without [`shutdown`](Node::shutdown), it stops as after a crash: what
+/// was acknowledged is on the disk.
+pub struct Node {
+    identity: Identity,
+    server: Server,
+    gateway: Arc<Gateway>,
+    ready: Arc<Ready>,
+    router: Arc<LocalRouter>,
+    gather: GatherThread,
+    // In the order in which they must go: the journal after the shards, the lock last.
+    writer: WriterThread,
+    _index_memory: Charge,
+    _lock: DirLock,
+}
+
+impl Node {
+    /// Starts a node with the operating system's clock, randomness and disk, and returns once it
+    /// takes traffic. An empty directory founds a mesh; each step of that may be repeated.
+    pub async fn start(config: &Config) -> Result<Node, NodeError> {
+        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) = (Arc::new(SystemClock::new()), Arc::new(OsRandom));
+        let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+        let dir: PathBuf = config.data.clone();
+        let lock = DirLock::acquire(&dir)?;
+        let founding = FoundingConfig { k: config.shards_log2, secret: None };
+        let (identity, founded) = Identity::load_or_found(&*disk, &dir, &*random, &founding)?;
+
+        let shares = Shares::of(config.memory).ok_or(NodeError::Memory)?;
+        let budget = shares.budget();
+        let rocks = shares.rocks();
+        let index_memory = budget.charge_now(Class::Index, rocks.memory_bytes() as u64);
+        let (journal, writer) =
+            Journal::open(disk.clone(), &dir.join("journal"), journal_config(config), clock.clone())?;
+        let writer = spawn_writer_thread(writer)?;
+        let stores = Arc::new(RocksStores::open(&dir, rocks)?);
+        let objects = Objects::open(disk.clone(), &dir, Origin { node: identity.node, group: None })?;
+
+        let metrics = Arc::new(Metrics::new(config.metrics_topics as usize));
+        let router = Arc::new(LocalRouter::default());
+        let gateway =
+            Gateway::new(router.clone(), clock.clone(), random, settings(config), metrics.clone(), budget.clone());
+        let gateway = Arc::new(gateway);
+        let deps = ShardDeps {
+            replica: identity.replica(),
+            journal: journal.clone(),
+            stores,
+            reader: Reader::new(journal.clone(), objects.clone()),
+            reads: Reads::new(Arc::new(ReadThreads::new(READ_THREADS, READS_WAITING)?)),
+            tail_cache: TailCache::new(budget.clone(), shares.tail_cache),
+            budget: budget.clone(),
+            clock,
+            secret: ring::digest(&[b"gem delivery tokens", identity.secret.as_bytes()]),
+            dead_letters: Arc::new(DeadLetterPublisher(gateway.clone())),
+            transport: Arc::new(Alone),
+            config: shard_config(config),
+        };
+        let shards = open_shards(&deps, &identity, founded, &*disk, &dir).await?;
+        router.fill(shards.clone());
+        let serving = shards.iter().map(|shard| shard.serving(SERVING_WAIT));
+        try_join_all(serving).await.map_err(NodeError::Serving)?;
+        let gatherer = Gatherer::new(journal.clone(), objects.clone(), Arc::new(Host(shards)), gather_config(config))?;
+        let gather = GatherThread::start(gatherer)?;
+        show(&metrics, &budget, &journal, &objects);
+
+        let ready = Arc::new(ready(&router, &journal));
+        let grpc = crate::grpc::routes(gateway.clone()).await;
+        let rest = rest::routes(App { gateway: gateway.clone(), ready: ready.clone() });
+        let address = config.listen;
+        let server = Server::bind(address, rest, grpc).await.map_err(|error| NodeError::Listen { address, error })?;
+        ready.set();
+        tracing::info!(node = %identity.node, mesh = %identity.mesh, address = %server.address, "takes traffic");
+        Ok(Node { identity, server, gateway, ready, router, gather, writer, _index_memory: index_memory, _lock: lock })
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.identity.node
+    }
+
+    /// Where clients reach it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.server.address)
+    }
+
+    /// Stops in order: takes no more work, ends what is at work, flushes, closes. Within 15
+    /// seconds.
+    pub async fn shutdown(self) {
+        self.ready.unset("this node is stopping");
+        self.gateway.draining.cancel();
+        let server = self.server.stop(STOP_SERVER);
+        tokio::join!(server, self.gather.stop(STOP_GATHER));
+        self.gateway.tasks.finish(STOP_STREAMS).await;
+        let closes = self.router.shards().iter().map(|shard| async move { (shard.prefix(), shard.close().await) });
+        for (prefix, closed) in join_all(closes).await {
+            if let Err(error) = closed {
+                // What is not flushed is applied again at the next start.
+                tracing::warn!(%prefix, %error, "a shard was not closed cleanly");
+            }
+        }
+        self.writer.stop();
+    }
+}
+
+/// Opens every shard, making those that a founding has not made yet.
+async fn open_shards(
+    deps: &ShardDeps,
+    identity: &Identity,
+    founded: Founding,
+    disk: &dyn Disk,
+    dir: &std::path::Path,
+) -> Result<Vec<Arc<Shard>>, NodeError> {
+    let groups: Vec<_> = Prefix::tiles(identity.k).map(|p| (p, GroupId::founding(identity.mesh, p))).collect();
+    if founded != Founding::Founded {
+        for (prefix, group) in &groups {
+            let made = Shard::found(deps, *group).await;
+            made.map_err(|error| NodeError::Shard { prefix: *prefix, error })?;
+        }
+        identity.mark_founded(disk, dir)?;
+    }
+    let opens = groups.into_iter().map(|(prefix, group)| async move {
+        Shard::open(deps.clone(), group, prefix).await.map_err(|error| NodeError::Shard { prefix, error })
+    });
+    try_join_all(opens).await
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        limits: config.limits(),
+        auto_create_topics: config.auto_create_topics,
+        publish_deadline: config.request_timeout,
+        patience: Settings::default().patience.min(config.request_timeout),
+    }
+}
+
+fn journal_config(config: &Config) -> JournalConfig {
+    JournalConfig {
+        segment_bytes: config.journal_file_size,
+        disk_reserve: config.disk_reserve,
+        ..JournalConfig::default()
+    }
+}
+
+fn gather_config(config: &Config) -> GatherConfig {
+    GatherConfig { journal_limit: config.journal_limit, ..GatherConfig::default() }
+}
+
+fn shard_config(config: &Config) -> ShardConfig {
+    let default = ShardConfig::default();
+    let entry_max = (config.journal_file_size / 2).saturating_sub(ENTRY_ROOM).min(ENTRY_BYTES_MAX) as usize;
+    let max_out = config.max_out as usize;
+    ShardConfig {
+        proposer: ProposerConfig {
+            entry_bytes: default.proposer.entry_bytes.min(entry_max),
+            entry_bytes_max: entry_max,
+            dedup_bytes: config.dedup_bytes,
+            ..default.proposer
+        },
+        dispatch: DispatchConfig {
+            member_timeout_ms: config.member_timeout.as_millis() as u64,
+            max_out,
+            max_out_member: default.dispatch.max_out_member.min(config.max_out.into()),
+            ..default.dispatch
+        },
+        // What a start applies again lies in journal files that are not recycled yet.
+        flush_bytes: default.flush_bytes.min(config.journal_limit / 4),
+        ..default
+    }
+}
+
+/// Ready once told so, and as long as every shard serves and the journal can be written.
+fn ready(router: &Arc<LocalRouter>, journal: &Journal) -> Ready {
+    let (router, journal) = (router.clone(), journal.clone());
+    Ready::asking("this node is starting", move || match journal.poisoned() {
+        Some(error) => Some(format!("the journal cannot be written: {error}; restart the node")),
+        None => router.trouble(),
+    })
+}
+
+fn show(metrics: &Metrics, budget: &Budget, journal: &Journal, objects: &Objects) {
+    let held = budget.clone();
+    metrics.gauge(
+        "gem_memory_budget_bytes",
+        "Memory that the node has planned with and holds",
+        Box::new(move || held.used()),
+    );
+    let held = budget.clone();
+    let resident = move || crate::memory::resident_bytes().unwrap_or_else(|| held.used());
+    metrics.gauge("gem_memory_bytes", "Memory that the process has resident", Box::new(resident));
+    let (journal_files, objects) = (journal.clone(), objects.clone());
+    let disk = move || journal_files.bytes() + objects.bytes();
+    metrics.gauge("gem_disk_bytes", "Bytes of journal files and objects on the disk", Box::new(disk));
+    let journal = journal.clone();
+    metrics.journal_flushes(Box::new(move || {
+        let counters = journal.counters();
+        let bounds = gem_store::journal::Counters::FLUSH_SECONDS;
+        (counters.flush_seconds(), bounds.into_iter().zip(counters.flush_histogram()).collect())
+    }));
+}
