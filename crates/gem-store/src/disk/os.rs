@@ -57,11 +57,10 @@ impl Disk for OsDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
+        let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()).collect();
         std::fs::create_dir_all(dir)?;
-        dir.parent().map_or(Ok(()), |parent| self.sync_dir(parent))
+        // Every new name must outlive a crash, or what is synced inside would not be found.
+        missing.into_iter().filter_map(Path::parent).try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -10,7 +10,7 @@
 //! 3. [Replay](super::replay) leaves every group's log, or names what is missing.
 //! 4. What was read of the last flush may be in the operating system's memory alone (the process
 //!    was killed before its fdatasync came back, or that failed): it is written and synced again
-//!    before anything is built on it.
+//!    before anything is built on it, as are the files' names.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -42,17 +42,18 @@ pub(super) fn open(
 ) -> Result<(Journal, Writer), StoreError> {
     check_config(&config)?;
     disk.create_dir_all(dir)?;
+    // A process that was killed may have left files whose names are not durable yet.
+    disk.sync_dir(dir)?;
     let mut recovery = Recovery::default();
     let Directory { headed, blank } = Directory::read(disk.as_ref(), dir)?;
     let numbers = headed.iter().map(|f| f.head.file).chain(blank.iter().map(|spare| spare.file));
     let next_file = numbers.max().map_or(0, |file| file + 1);
-    let newest_footer = headed.last().map(read_footer).transpose()?.flatten();
+    let newest_read = headed.last().map(Contents::read).transpose()?;
 
     // 1. What is in use.
-    let in_use = match (headed.last(), &newest_footer) {
-        (Some(_), Some(footer)) => footer.table.files.clone(),
-        (Some(newest), None) => newest.head.table.files.clone(),
-        (None, _) => BTreeMap::new(),
+    let in_use = match (headed.last(), &newest_read) {
+        (Some(newest), Some(contents)) => contents.files_after(&newest.head),
+        _ => BTreeMap::new(),
     };
     let newest = headed.last().map_or(0, |newest| newest.head.generation);
     let (used, unused): (Vec<_>, Vec<_>) = headed.into_iter().partition(|f| f.is_in(&in_use));
@@ -62,41 +63,48 @@ pub(super) fn open(
     }
     let mut spares: Vec<_> = unused.iter().map(Headed::spare).chain(blank).collect();
     // A file was being begun only if the newest one is sealed, or if there is none yet.
-    let beginning = newest_footer.is_some() || used.is_empty();
+    let beginning = !matches!(newest_read, Some(Contents::Scanned(..)));
     let highest = if beginning { check_lost_heads(&spares, newest)? } else { newest };
 
     // 2. and 3. What they hold.
     let mut replay = Replay::default();
-    let mut active = None;
+    let mut newest_read = newest_read;
+    let mut tail = None;
     for (i, file) in used.iter().enumerate() {
-        let next = used.get(i + 1).map(|next| &next.head);
-        if let Some(tail) = replay_file(file, next, &mut replay, &mut recovery)? {
-            active = Some(tail);
-        }
+        let contents = match used.get(i + 1) {
+            Some(next) => Contents::read(file)?.checked(file, &next.head)?,
+            None => match newest_read.take() {
+                Some(contents) => contents,
+                None => Contents::read(file)?,
+            },
+        };
+        contents.replay(file, &mut replay, &mut recovery);
+        tail = Some(contents);
     }
-    let files: BTreeMap<_, _> = used
-        .iter()
-        .filter(|f| f.is_in(&replay.files))
-        .map(|f| (f.head.file, f.live(active.is_none() || f.head.generation != newest)))
-        .collect();
+    let sealed = |f: &Headed| f.head.generation != newest || !matches!(tail, Some(Contents::Scanned(..)));
+    let files: BTreeMap<_, _> =
+        used.iter().filter(|f| f.is_in(&replay.files)).map(|f| (f.head.file, f.live(sealed(f)))).collect();
     spares.extend(used.iter().filter(|f| !f.is_in(&replay.files)).map(Headed::spare));
     let (groups, leaders) = replay.finish(newest)?;
     recovery.entries = groups.values().map(|log| log.slots().count() as u64).sum();
 
     // 4. Going on.
-    let (sequence, frontier) = match (used.last(), &active, &newest_footer) {
-        (Some(newest), Some(scan), _) => {
+    let mut active = None;
+    let (sequence, frontier) = match (used.last(), tail) {
+        (Some(newest), Some(Contents::Scanned(_, scan))) => {
+            recovery.cut = scan.torn.then_some(Cut { file: newest.head.file, position: scan.end });
             make_durable(newest, &[(0, newest.head.end), scan.last_flush])?;
+            active = Some(newest.segment(&scan));
+            recovery.doubts = scan.doubts;
             (scan.sequence, (newest.head.generation, scan.end))
         }
-        (Some(newest), None, Some(footer)) => {
+        (Some(newest), Some(Contents::Footer(footer))) => {
             let seal = read_seal(newest)?.map_or((0, 0), |seal| (seal.position, seal.position + seal.length));
             make_durable(newest, &[seal, (newest.size() - SECTOR, newest.size())])?;
             (footer.sequence, (newest.head.generation, seal.0))
         }
         _ => (1, (0, 0)),
     };
-    let active = active.as_ref().zip(used.last()).map(|(scan, newest)| newest.segment(scan));
     // What a crash left half-made, or what another size was set for.
     let (spares, odd): (Vec<_>, Vec<_>) = spares.into_iter().partition(|spare| spare.size == config.segment_bytes);
     for spare in odd {
@@ -280,39 +288,66 @@ fn check_lost_heads(spares: &[Spare], newest: u64) -> Result<u64, StoreError> {
     Ok(highest)
 }
 
-/// Replays one file; answers the scan of one that is not sealed.
-fn replay_file(
-    file: &Headed,
-    next: Option<&FileHead>,
-    replay: &mut Replay,
-    recovery: &mut Recovery,
-) -> Result<Option<Scan>, StoreError> {
-    let FileHead { generation, file: number, sequence, end, .. } = file.head;
-    replay.table(file.head.table.clone());
-    if let Some(footer) = read_footer(file)? {
-        footer.items.iter().for_each(|item| replay.item(number, item));
-        replay.table(footer.table);
-        recovery.files_by_footer += 1;
-        return Ok(None);
-    }
-    let bytes = read_all(file.handle.as_ref(), file.size())?;
-    let mut scan = scan(&bytes, number, generation, end, sequence)?;
-    for found in &scan.records {
-        let from = found.position as usize;
-        let payload = bytes.get(from..from + found.head.length as usize).unwrap_or_default();
-        replay.record(number, found, payload);
-    }
-    recovery.files_scanned += 1;
-    match next {
-        Some(next) if next.frontier.0 == generation && scan.end < next.frontier.1 => {
-            let what = format!("it was flushed up to byte {}", next.frontier.1);
-            Err(StoreError::Corrupt { file: file_name(number), position: scan.end, what })
+/// What a file holds, read by its footer or by a scan of its bytes.
+enum Contents {
+    Footer(Footer),
+    Scanned(Vec<u8>, Scan),
+}
+
+impl Contents {
+    fn read(file: &Headed) -> Result<Contents, StoreError> {
+        if let Some(footer) = read_footer(file)? {
+            return Ok(Contents::Footer(footer));
         }
-        Some(_) => Ok(None),
-        None => {
-            recovery.cut = scan.torn.then_some(Cut { file: number, position: scan.end });
-            recovery.doubts = std::mem::take(&mut scan.doubts);
-            Ok(Some(scan))
+        let FileHead { generation, file: number, sequence, end, .. } = file.head;
+        let bytes = read_all(file.handle.as_ref(), file.size())?;
+        let scan = scan(&bytes, number, generation, end, sequence)?;
+        Ok(Contents::Scanned(bytes, scan))
+    }
+
+    /// Holds a scan to what the next file says was flushed of this one.
+    fn checked(self, file: &Headed, next: &FileHead) -> Result<Contents, StoreError> {
+        match &self {
+            Contents::Scanned(_, scan) if next.frontier.0 == file.head.generation && scan.end < next.frontier.1 => {
+                let what = format!("it was flushed up to byte {}", next.frontier.1);
+                Err(StoreError::Corrupt { file: file_name(file.head.file), position: scan.end, what })
+            }
+            _ => Ok(self),
+        }
+    }
+
+    /// The files in use at the end of this one.
+    fn files_after(&self, head: &FileHead) -> BTreeMap<u64, u64> {
+        let scan = match self {
+            Contents::Footer(footer) => return footer.table.files.clone(),
+            Contents::Scanned(_, scan) => scan,
+        };
+        let mut files = head.table.files.clone();
+        for record in scan.records.iter().map(|found| found.head).filter(|head| head.kind == Kind::Recycled) {
+            if files.get(&record.id.index) == Some(&record.id.term) {
+                files.remove(&record.id.index);
+            }
+        }
+        files
+    }
+
+    fn replay(&self, file: &Headed, replay: &mut Replay, recovery: &mut Recovery) {
+        let number = file.head.file;
+        replay.table(file.head.table.clone());
+        match self {
+            Contents::Footer(footer) => {
+                footer.items.iter().for_each(|item| replay.item(number, item));
+                replay.table(footer.table.clone());
+                recovery.files_by_footer += 1;
+            }
+            Contents::Scanned(bytes, scan) => {
+                for found in &scan.records {
+                    let from = found.position as usize;
+                    let payload = bytes.get(from..from + found.head.length as usize).unwrap_or_default();
+                    replay.record(number, found, payload);
+                }
+                recovery.files_scanned += 1;
+            }
         }
     }
 }

@@ -124,11 +124,21 @@ impl State {
 
     pub(super) fn room(&self, config: &JournalConfig) -> Room {
         let spares: u64 = self.spares.iter().map(|spare| spare.size).sum();
-        let available = self.active_left + spares + self.allocatable;
-        let reserve = config.reserve_files as u64 * config.segment_bytes;
-        // What is queued, or may be proposed before this answer is acted on, must fit too.
-        let publish_ok = self.poisoned.is_none() && available >= reserve + config.queue_bytes as u64;
-        Room { publish_ok, available, reserve }
+        let files = (self.spares.len() as u64) + self.allocatable / config.segment_bytes;
+        // The reserve is whole files: a roll, and with it every purge, needs one. What is queued, or
+        // may be proposed before this answer is acted on, must fit beside it.
+        let beyond = files.checked_sub(config.reserve_files as u64);
+        let free = beyond.map_or(0, |files| self.active_left + files * config.segment_bytes);
+        Room {
+            publish_ok: self.poisoned.is_none() && free >= config.queue_bytes as u64,
+            available: self.active_left + spares + self.allocatable,
+            reserve: config.reserve_files as u64 * config.segment_bytes,
+        }
+    }
+
+    /// Whether another file can be begun.
+    pub(super) fn can_begin(&self) -> bool {
+        !self.spares.is_empty() || self.allocatable > 0
     }
 
     pub(super) fn file_infos(&self) -> Vec<FileInfo> {

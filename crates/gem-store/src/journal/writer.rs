@@ -99,11 +99,22 @@ impl Writer {
                 Urgency::Never => return false,
                 Urgency::Lazy => {
                     // Either outcome is a reason to look: time is up, or more has come.
-                    let _ = tokio::time::timeout(self.shared.config.lazy_flush, notified).await;
+                    let _ = tokio::time::timeout(self.shared.config.lazy_flush, self.hurried()).await;
                     return true;
                 }
                 Urgency::Idle => notified.await,
             }
+        }
+    }
+
+    /// Waits until more than lazy operations is queued.
+    async fn hurried(&self) {
+        loop {
+            let notified = self.shared.work_async.notified();
+            if !matches!(self.shared.lock().urgency(), Urgency::Lazy) {
+                return;
+            }
+            notified.await;
         }
     }
 
@@ -154,6 +165,8 @@ impl Writer {
 
     /// Makes `jobs` durable, in a new file where the active one is full.
     fn commit(&mut self, jobs: &[Job], seal: bool) -> Result<(), StoreError> {
+        // Without another file to go on in, what is asked for must wait until the disk has room.
+        let seal = seal && self.shared.lock().can_begin();
         if seal && self.active.as_ref().is_some_and(|active| active.used) {
             self.seal()?;
         }
