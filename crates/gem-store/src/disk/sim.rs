@@ -67,7 +67,7 @@ struct Inode {
     now: BTreeMap<u64, Box<Sector>>,
     durable: BTreeMap<u64, Box<Sector>>,
     /// The versions that each sector has had since the last sync.
-    unsynced: BTreeMap<u64, Vec<Box<Sector>>>,
+    unsynced: BTreeMap<u64, Vec<Sector>>,
 }
 
 impl fmt::Debug for SimDisk {
@@ -109,7 +109,7 @@ impl SimDisk {
                 // One more than there are versions: the one that was durable.
                 let choice = chance.below(versions.len() as u64 + 1) as usize;
                 if let Some(version) = versions.into_iter().nth(choice) {
-                    inode.durable.insert(sector, version);
+                    inode.durable.insert(sector, Box::new(version));
                 }
             }
             if inode.size != inode.durable_size && chance.below(2) == 0 {
@@ -397,7 +397,7 @@ impl DiskFile for SimFile {
             if at > offset {
                 for sector in offset / SECTOR as u64..=(at - 1) / SECTOR as u64 {
                     if let Some(bytes) = inode.now.get(&sector) {
-                        inode.unsynced.entry(sector).or_default().push(bytes.clone());
+                        inode.unsynced.entry(sector).or_default().push(**bytes);
                     }
                 }
             }
@@ -415,7 +415,7 @@ impl DiskFile for SimFile {
             }
             let inode = inode(volume, number)?;
             for (sector, versions) in std::mem::take(&mut inode.unsynced) {
-                inode.durable.extend(versions.into_iter().next_back().map(|last| (sector, last)));
+                inode.durable.extend(versions.into_iter().next_back().map(|last| (sector, Box::new(last))));
             }
             inode.durable_size = inode.size;
             Ok(())

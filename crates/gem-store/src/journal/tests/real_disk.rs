@@ -24,7 +24,7 @@ fn real_files_keep_what_was_acknowledged() {
         runtime.block_on(async {
             for index in round * 100..(round + 1) * 100 {
                 // More slices than one pwritev takes.
-                let parts = payload(index).chunks(7).map(|part| Bytes::copy_from_slice(part)).collect();
+                let parts = payload(index).chunks(7).map(Bytes::copy_from_slice).collect();
                 let op = JournalOp::Append { group: group(1), id: pos(1, index), parts };
                 journal.write(vec![op]).await.unwrap();
             }
