@@ -259,8 +259,10 @@ impl Inner {
         in_total && used.checked_add(bytes).is_some_and(|used| used <= self.bounds[class as usize])
     }
 
+    /// Whether nothing but the total holds the waiter up.
     fn class_has_room(&self, state: &State, waiter: &Waiter) -> bool {
-        state.used[waiter.class as usize].saturating_add(waiter.bytes) <= self.bounds[waiter.class as usize]
+        let bound = self.bounds[waiter.class as usize];
+        bound >= self.total || state.used[waiter.class as usize].saturating_add(waiter.bytes) <= bound
     }
 
     fn take(self: &Arc<Self>, state: &mut State, class: Class, bytes: u64) -> Charge {

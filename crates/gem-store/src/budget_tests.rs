@@ -29,7 +29,7 @@ fn charges_are_bounded_and_come_back() {
     drop(over);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn waiters_are_served_in_order() {
     let budget = budget(100);
     let all = budget.try_charge(Class::Requests, 100).unwrap();
@@ -50,7 +50,7 @@ async fn waiters_are_served_in_order() {
     assert_eq!(budget.used(), 0);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_class_at_its_bound_holds_up_only_itself() {
     let budget = budget(100);
     let held = budget.try_charge(Class::Connections, 30).unwrap();
@@ -63,7 +63,7 @@ async fn a_class_at_its_bound_holds_up_only_itself() {
     assert_eq!(budget.used(), 0);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_deadline_refuses() {
     let budget = budget(100);
     let all = budget.try_charge(Class::Requests, 100).unwrap();
@@ -75,7 +75,7 @@ async fn the_deadline_refuses() {
     assert_eq!(budget.used(), 0);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_dropped_waiter_leaks_nothing_and_lets_others_pass() {
     let budget = budget(100);
     let mut all = budget.try_charge(Class::Requests, 100).unwrap();

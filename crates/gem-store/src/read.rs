@@ -103,7 +103,9 @@ impl Reader {
             let batch = match first.take() {
                 Some(batch) => batch,
                 None => {
-                    let Some(&(base, _)) = locations::scan(store, partition, next, Offset::MAX, 1)?.first() else { break };
+                    let Some(&(base, _)) = locations::scan(store, partition, next, Offset::MAX, 1)?.first() else {
+                        break;
+                    };
                     // Gone between the two look-ups: it was trimmed, and so was all before it.
                     let found = self.find(store, group, partition, base)?;
                     let Some(batch) = found.filter(|batch| batch.base_offset() == base) else { break };

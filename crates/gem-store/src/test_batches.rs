@@ -11,7 +11,7 @@ pub fn batch(base: u64, count: u64, size: usize) -> RecordBatch {
         let mut payload = (base + n).to_le_bytes().to_vec();
         payload.resize(size.max(8), b'.');
         let message = Message { payload: Bytes::from(payload), ..Message::default() };
-        builder.push(&message, &format!("id-{}", base + n));
+        builder.push(&message, &format!("id-{:06}", base + n));
     }
     let mut batch = builder.finish(1_000);
     batch.stamp(base, 2_000);

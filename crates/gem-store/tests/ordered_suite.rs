@@ -63,12 +63,23 @@ fn reads_see_writes_in_order(store: &dyn OrderedStore) {
 fn changes_of_a_batch_apply_in_order(store: &dyn OrderedStore) {
     let range = |from: &str, to: &str| Change::DeleteRange(State, bytes(from), bytes(to));
     let delete = |key: &str| Change::Delete(State, bytes(key));
-    store.write(vec![put(State, "a", "1"), put(State, "b", "1"), put(State, "c", "1"), put(Locations, "a", "1")]).unwrap();
-    store.write(vec![range("a", "c"), put(State, "b", "2"), delete("none"), put(State, "d", "2"), delete("d")]).unwrap();
+    store
+        .write(vec![put(State, "a", "1"), put(State, "b", "1"), put(State, "c", "1"), put(Locations, "a", "1")])
+        .unwrap();
+    store
+        .write(vec![range("a", "c"), put(State, "b", "2"), delete("none"), put(State, "d", "2"), delete("d")])
+        .unwrap();
     assert_eq!(keys(store.scan(State, b"", b"\xff", 10).unwrap()), "b c");
     assert_eq!(store.get(State, b"b").unwrap().unwrap(), "2");
     assert_eq!(store.get(Locations, b"a").unwrap().unwrap(), "1", "a range is of one family");
-    store.write(vec![range("c", "b"), range("b", "b"), put(State, "b", ""), Change::Put(State, Bytes::new(), bytes("e"))]).unwrap();
+    store
+        .write(vec![
+            range("c", "b"),
+            range("b", "b"),
+            put(State, "b", ""),
+            Change::Put(State, Bytes::new(), bytes("e")),
+        ])
+        .unwrap();
     assert_eq!(store.get(State, b"b").unwrap().unwrap(), "");
     assert_eq!(store.get(State, b"").unwrap().unwrap(), "e");
     store.write(Vec::new()).unwrap();

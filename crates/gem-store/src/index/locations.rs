@@ -107,7 +107,8 @@ impl Location {
         match *self {
             Location::Journal { entry, start, length } => {
                 out.push(JOURNAL);
-                for n in [entry.file, entry.generation, entry.position, entry.length.into(), start.into(), length.into()]
+                for n in
+                    [entry.file, entry.generation, entry.position, entry.length.into(), start.into(), length.into()]
                 {
                     varint::put(&mut out, n);
                 }

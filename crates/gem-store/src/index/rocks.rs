@@ -140,8 +140,7 @@ impl RocksStores {
 impl OrderedStores for RocksStores {
     fn open(&self, group: GroupId) -> Result<Arc<dyn OrderedStore>, StoreError> {
         let dir = self.group_dir(group);
-        let families = [DEFAULT, STATE, LOCATIONS]
-            .map(|name| ColumnFamilyDescriptor::new(name, self.family_options()));
+        let families = [DEFAULT, STATE, LOCATIONS].map(|name| ColumnFamilyDescriptor::new(name, self.family_options()));
         let db = DB::open_cf_descriptors(&self.database_options(), &dir, families).map_err(|e| failed(&dir, &e))?;
         let store = RocksStore { db, dir };
         store.family(Family::State)?;

@@ -11,10 +11,10 @@
 //! - An object never changes. It is removed when no location points into it.
 //! - What is read from it was checked: its checksum, and that it is the batch that was asked for.
 
-pub mod format;
-pub mod writer;
-pub mod reader;
 pub mod directory;
+pub mod format;
+pub mod reader;
+pub mod writer;
 
 pub use directory::{ObjectInfo, Objects};
 pub use format::{BatchKey, IndexEntry, Origin};
