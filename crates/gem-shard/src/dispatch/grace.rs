@@ -50,7 +50,7 @@ impl Group {
             members: Members::default(),
             pulls: Pulls::default(),
             batches: Batches::default(),
-            frozen: false,
+            frozen: 0,
             idle_ms: 0,
         };
         // A floor above the logged frontier (a trim, a seek) was never logged as one: first
@@ -66,6 +66,8 @@ impl Group {
                 group.slots.arm(offset, until);
             }
             from = from.max(acked_to);
+            // Above the cursor lies only what a seek brought back while it was becoming a dead letter.
+            group.counted.extend((acked_from.max(cursor)..acked_to).map(|offset| (offset, 0)));
         }
         for (offset, attempts) in start.attempts {
             match group.slots.get_mut(offset) {

@@ -56,7 +56,7 @@ pub(super) struct Group {
     /// The next first delivery. A message below it without a slot is finished.
     pub cursor: Offset,
     /// At or above the cursor: messages that a seek brought back and that were handed out so
-    /// often before; 0: not to be delivered, it is on its way to the dead-letter topic.
+    /// often before; 0: not to be delivered, it is on its way to the dead-letter topic, or there.
     pub counted: BTreeMap<Offset, u32>,
     /// The partition's next offset.
     pub tail: Offset,
@@ -83,8 +83,9 @@ pub(super) struct Group {
     pub pulls: Pulls,
     pub batches: Batches,
     pub pipeline: Pipeline,
-    /// A seek or a deletion is proposed: nothing more is proposed or delivered until it ended.
-    pub frozen: bool,
+    /// Seeks and deletions that are proposed: nothing more is proposed or delivered until all
+    /// have ended.
+    pub frozen: u32,
     /// When batches at hand are dropped if nobody pulls.
     pub idle_ms: u64,
 }
@@ -94,7 +95,7 @@ impl Group {
     pub fn round(&mut self, ctx: &mut Ctx<'_>) {
         self.expire(ctx);
         self.learn();
-        if !self.frozen {
+        if self.frozen == 0 {
             // Before deliveries use up the demand, so that a backlog doesn't starve redeliveries.
             self.prepare(ctx);
             self.deliver(ctx);
@@ -354,7 +355,7 @@ impl Group {
         let working = self.pipeline.is_busy() || self.batches.is_fetching();
         let may_come =
             self.cursor < self.tail || !self.ready.is_empty() || !self.again.is_empty() || self.preparing > 0;
-        let linger_ms = if working && may_come && !self.frozen { ctx.config.linger_ms } else { 0 };
+        let linger_ms = if working && may_come && self.frozen == 0 { ctx.config.linger_ms } else { 0 };
         for pull in self.pulls.late(ctx.ms(), linger_ms) {
             self.members.end_wait(pull.member, ctx.now);
             self.idle_ms = ctx.ms().saturating_add(IDLE_MS);
@@ -386,6 +387,7 @@ impl Group {
         let mut fresh = Group::start(start, tokens, ctx.now.mono_ms, ctx.now);
         std::mem::swap(&mut fresh.members, &mut self.members);
         std::mem::swap(&mut fresh.pulls, &mut self.pulls);
+        fresh.frozen = self.frozen.saturating_sub(1);
         *self = fresh;
         self.members.unlease_all();
     }

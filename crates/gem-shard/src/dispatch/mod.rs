@@ -176,11 +176,11 @@ impl Dispatch {
     }
 
     /// A seek or a deletion of the group is about to be proposed: nothing of it is proposed or
-    /// delivered until `on_group`, `on_delete` or `thaw`. So every change in the log before the
+    /// delivered until `on_group`, `on_delete` or `thaw` was told as often as `freeze`. So every change in the log before the
     /// move is of before, and none follows it that was judged before.
     pub fn freeze(&mut self, group: &GroupRef) {
         if let Some(group) = self.group_mut(group) {
-            group.frozen = true;
+            group.frozen = group.frozen.saturating_add(1);
         }
     }
 
@@ -188,7 +188,7 @@ impl Dispatch {
     pub fn thaw(&mut self, group: &GroupRef) {
         let Some(slot) = self.slot(group) else { return };
         if let Some(group) = self.groups.get_mut(slot as usize).and_then(Option::as_mut) {
-            group.frozen = false;
+            group.frozen = group.frozen.saturating_sub(1);
         }
         self.mark(slot);
     }

@@ -157,8 +157,8 @@ impl Group {
                 self.finish(offset);
             }
         }
-        for (offset, _) in progress.attempts {
-            if self.take(offset, State::Preparing, State::Ready) {
+        for (offset, attempt) in progress.attempts {
+            if self.is_next(offset, attempt) && self.take(offset, State::Preparing, State::Ready) {
                 self.preparing -= 1;
                 self.ready.insert(offset);
             }
@@ -203,8 +203,8 @@ impl Group {
                 }
             }
         }
-        for (offset, _) in progress.attempts {
-            if self.take(offset, State::Preparing, State::Again) {
+        for (offset, attempt) in progress.attempts {
+            if self.is_next(offset, attempt) && self.take(offset, State::Preparing, State::Again) {
                 self.preparing -= 1;
                 self.again.insert(offset);
             }
@@ -233,6 +233,12 @@ impl Group {
         let mut answers = Vec::new();
         self.pipeline.answers(&mut answers);
         ctx.out.extend(answers.into_iter().map(|(request, result)| Action::Settled { request, result }));
+    }
+
+    /// Whether `attempt` is the message's next. A lease that was taken over while its next attempt
+    /// was being logged may have led to that attempt by another way.
+    fn is_next(&self, offset: Offset, attempt: u32) -> bool {
+        self.slots.get(offset).is_some_and(|slot| slot.attempt.saturating_add(1) == attempt)
     }
 
     /// Moves a message from one state to another, if it is there.

@@ -19,6 +19,8 @@ struct Lease {
     freed: bool,
     /// Its ack is proposed.
     acking: bool,
+    /// It was settled when only the leader knew whether it stood.
+    unclear: bool,
     /// The term it was given or taken over in.
     term: u64,
 }
@@ -31,7 +33,7 @@ struct Consumer {
 }
 
 /// What a settle must answer for one token; `None`: either way.
-type Expected = Option<Status>;
+type Expected = (Option<Status>, String);
 
 #[derive(Default)]
 pub struct Model {
@@ -93,7 +95,10 @@ impl Model {
         }
         let (consumer, stream) = self.pulls.get(&request).cloned().expect("a pull was answered");
         let deadline = now_ms + ACK_TIMEOUT_MS;
-        self.leases.insert(offset, Lease { attempt, consumer, stream, deadline, freed: false, acking: false, term });
+        self.leases.insert(
+            offset,
+            Lease { attempt, consumer, stream, deadline, freed: false, acking: false, unclear: false, term },
+        );
         self.tokens.insert(got.token.clone(), (offset, attempt, self.seeks));
     }
 
@@ -151,11 +156,20 @@ impl Model {
 
     /// Works out what the tokens must be answered.
     pub fn settling(&mut self, request: u64, verbs: &[(String, Verb)], state: &Replicated, now_ms: u64, term: u64) {
-        let expected = verbs.iter().map(|(text, verb)| self.judge(text, *verb, state, now_ms, term)).collect();
+        let about = |model: &Self, text: &str, verb: &Verb| {
+            let known = model.tokens.get(text);
+            let lease = known.and_then(|(offset, ..)| model.leases.get(offset));
+            format!("{verb:?} at {now_ms} in term {term} of (offset, attempt, seeks) {known:?}: {lease:?}")
+        };
+        let mut expected = Vec::new();
+        for (text, verb) in verbs {
+            let about = about(self, text, verb);
+            expected.push((self.judge(text, *verb, state, now_ms, term), about));
+        }
         self.expected.insert(request, expected);
     }
 
-    fn judge(&mut self, text: &str, verb: Verb, state: &Replicated, now_ms: u64, term: u64) -> Expected {
+    fn judge(&mut self, text: &str, verb: Verb, state: &Replicated, now_ms: u64, term: u64) -> Option<Status> {
         let Some((offset, attempt, seeks)) = self.tokens.get(text).copied() else { return Some(Status::Unknown) };
         if seeks != self.seeks {
             return Some(Status::Expired);
@@ -167,7 +181,10 @@ impl Model {
             return Some(if verb == Verb::Ack { Status::Acked } else { Status::Expired });
         }
         let lease = self.leases.get_mut(&offset)?;
-        if lease.acking && lease.attempt == attempt {
+        if lease.unclear {
+            return None;
+        }
+        if lease.acking {
             return Some(if verb == Verb::Ack { Status::Acked } else { Status::Expired });
         }
         if lease.term != term && self.taken_over.get(&offset).is_some_and(|logged| *logged > attempt) {
@@ -184,7 +201,7 @@ impl Model {
                 return Some(Status::Expired);
             }
             lease.freed = true;
-            lease.acking = false;
+            lease.unclear = true;
             return None;
         }
         if let Some(consumer) = self.consumers.get_mut(&lease.consumer) {
@@ -216,9 +233,9 @@ impl Model {
         let Some(expected) = self.expected.remove(&request) else { return };
         let Ok(statuses) = result else { return };
         assert_eq!(statuses.len(), expected.len());
-        for (status, expected) in statuses.iter().zip(expected) {
+        for (status, (expected, about)) in statuses.iter().zip(expected) {
             if let Some(expected) = expected {
-                assert_eq!(*status, expected);
+                assert_eq!(*status, expected, "{about}");
             }
         }
         let _ = state;

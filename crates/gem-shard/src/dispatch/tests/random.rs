@@ -24,6 +24,7 @@ enum Event {
     Trim(u64),
     Cancel(usize),
     Undelivered(usize),
+    Reorder(bool),
 }
 
 fn verb() -> impl Strategy<Value = Verb> {
@@ -53,6 +54,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..12u64).prop_map(Event::Trim),
         1 => any::<usize>().prop_map(Event::Cancel),
         1 => any::<usize>().prop_map(Event::Undelivered),
+        1 => any::<bool>().prop_map(Event::Reorder),
     ]
 }
 
@@ -99,6 +101,11 @@ fn happen(world: &mut World, past: &mut Past, event: Event) {
             let before = world.earliest + ahead;
             world.trim(before);
         }
+        Event::Reorder(total) if world.may_reorder => {
+            // Order is only owed to what is delivered from then on.
+            world.model.unordered = true;
+            world.set_ordering(if total { Ordering::Total } else { Ordering::Key });
+        }
         Event::Cancel(index) if !past.pulls.is_empty() => {
             let request = past.pulls[index % past.pulls.len()];
             if !world.replies.contains_key(&request) && !past.answered.contains(&request) {
@@ -109,7 +116,7 @@ fn happen(world: &mut World, past: &mut Past, event: Event) {
             let request = past.answered[index % past.answered.len()];
             world.undelivered(request);
         }
-        Event::Cancel(_) | Event::Undelivered(_) => {}
+        Event::Cancel(_) | Event::Undelivered(_) | Event::Reorder(_) => {}
     }
     for (request, reply) in &world.replies {
         if past.answered.contains(request) {
@@ -137,8 +144,9 @@ fn empty(world: &mut World) {
     panic!("messages are left: {:?}", world.state);
 }
 
-fn hold(mode: Mode, ordering: Ordering, events: Vec<Event>) {
+fn hold(mode: Mode, ordering: Ordering, may_reorder: bool, events: Vec<Event>) {
     let mut world = World::new(mode, "orders");
+    world.may_reorder = may_reorder;
     world.set_ordering(ordering);
     let mut past = Past::default();
     for event in events {
@@ -150,17 +158,22 @@ fn hold(mode: Mode, ordering: Ordering, events: Vec<Event>) {
 proptest! {
     #[test]
     fn shared_groups_hold(events in prop::collection::vec(event(), 1..200)) {
-        hold(Mode::Shared, Ordering::Key, events);
+        hold(Mode::Shared, Ordering::Key, false, events);
     }
 
     #[test]
     fn keyed_groups_hold(events in prop::collection::vec(event(), 1..200)) {
-        hold(Mode::Key, Ordering::Key, events);
+        hold(Mode::Key, Ordering::Key, false, events);
     }
 
     #[test]
     fn total_groups_hold(events in prop::collection::vec(event(), 1..200)) {
-        hold(Mode::Key, Ordering::Total, events);
+        hold(Mode::Key, Ordering::Total, false, events);
+    }
+
+    #[test]
+    fn reordered_groups_hold(events in prop::collection::vec(event(), 1..200)) {
+        hold(Mode::Key, Ordering::Key, true, events);
     }
 }
 

@@ -100,6 +100,7 @@ pub struct World {
     pub replies: BTreeMap<u64, Result<Vec<Delivered>, Error>>,
     pub settled: BTreeMap<u64, Result<Vec<Status>, Error>>,
     pub model: Model,
+    pub may_reorder: bool,
     next_request: u64,
 }
 
@@ -138,6 +139,7 @@ impl World {
             replies: BTreeMap::new(),
             settled: BTreeMap::new(),
             model: Model::default(),
+            may_reorder: false,
             next_request: 0,
         };
         world.lead();
