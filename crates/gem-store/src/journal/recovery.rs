@@ -92,6 +92,7 @@ pub(super) fn open(
     let mut active = None;
     let (sequence, frontier) = match (used.last(), tail) {
         (Some(newest), Some(Contents::Scanned(_, scan))) => {
+            report_tail(&newest.head, &scan, config.stop_in_doubt)?;
             recovery.cut = scan.torn.then_some(Cut { file: newest.head.file, position: scan.end });
             make_durable(newest, &[(0, newest.head.end), scan.last_flush])?;
             active = Some(newest.segment(&scan));
@@ -350,6 +351,28 @@ impl Contents {
             }
         }
     }
+}
+
+/// Tells of a tail that is cut, or stops for it.
+fn report_tail(head: &FileHead, scan: &Scan, stop_in_doubt: bool) -> Result<(), StoreError> {
+    let (file, position) = (file_name(head.file), scan.end);
+    if scan.doubts.is_empty() {
+        if scan.torn {
+            tracing::info!(file, position, "cut off a flush that a crash had left unfinished");
+        }
+        return Ok(());
+    }
+    let names: Vec<_> = scan
+        .doubts
+        .iter()
+        .map(|doubt| format!("{} {}@{} of group {}", doubt.kind, doubt.index, doubt.term, doubt.group))
+        .collect();
+    let what = format!("the last flush does not read, and may or may not have been acknowledged: {}", names.join(", "));
+    if stop_in_doubt {
+        return Err(StoreError::Corrupt { file, position, what });
+    }
+    tracing::warn!(file, position, what, "cut off the last flush");
+    Ok(())
 }
 
 /// Writes ranges of a file again as they read, and syncs.

@@ -179,6 +179,9 @@ pub struct JournalConfig {
     pub disk_reserve: u64,
     /// How long lazy operations may wait for another flush to ride with.
     pub lazy_flush: Duration,
+    /// Refuses to start, and names what it concerns, where [`Recovery::doubts`] would not be empty:
+    /// for a replica that has no others to ask. Without it the doubtful flush is cut and reported.
+    pub stop_in_doubt: bool,
 }
 
 impl Default for JournalConfig {
@@ -191,6 +194,7 @@ impl Default for JournalConfig {
             queue_bytes: 32 << 20,
             disk_reserve: 256 << 20,
             lazy_flush: Duration::from_millis(500),
+            stop_in_doubt: false,
         }
     }
 }
@@ -229,7 +233,9 @@ pub struct Cut {
     pub position: u64,
 }
 
-/// Something that may or may not have been flushed.
+/// Something that may or may not have been flushed: a power cut while several sectors were being
+/// written leaves the same traces as damage to what had been written, until a mark or another
+/// flush follows. (A killed process never does: its writes reach the file in order.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Doubt {
     /// The group.

@@ -46,6 +46,10 @@ fn damage_to_the_last_flush_is_told_by_its_mark_or_is_in_doubt() {
     // The mark is gone as well: it may have been a power cut.
     let end = (last.position - 88 - 64) + 1024 + 512;
     assert!(disk.damage(&file(last.file), end, 1));
+    match open_with(&disk, JournalConfig { stop_in_doubt: true, ..small() }) {
+        Err(StoreError::Corrupt { what, .. }) => assert!(what.contains("append 2@1"), "{what}"),
+        other => panic!("{other:?}"),
+    }
     let (journal, mut writer) = open(&disk).unwrap();
     let doubts = &journal.recovery().doubts;
     assert_eq!(doubts.len(), 1);
