@@ -346,7 +346,10 @@ impl Group {
         if key == NO_KEY {
             return;
         }
-        if let Some(next) = self.keys.leave(key, offset) {
+        // One that waits out a delay at the head goes on when that is over.
+        if let Some(next) = self.keys.leave(key, offset)
+            && self.slots.get(next).is_some_and(|slot| slot.state == State::Parked)
+        {
             self.promote(next);
         }
     }
