@@ -122,6 +122,37 @@ fn a_late_apply_is_waited_for() {
     world.verify("after a crash");
 }
 
+/// Entries that are applied, flushed and purged after a round has looked for live batches: it looks
+/// again.
+#[test]
+fn what_is_applied_during_a_round_is_found() {
+    let mut world = World::new(4);
+    let mut chance = Chance(4);
+    while world.journal().files().len() < 7 {
+        world.append(&mut chance, 0).unwrap();
+        world.flush_journal();
+    }
+    let mut gatherer = world.gatherer();
+    while gatherer.stage() != Some("flush") {
+        gatherer.step().unwrap();
+    }
+    assert_eq!(gatherer.counts().batches, 0, "nothing was applied, so nothing was live");
+    world.apply_all();
+    while gatherer.counts().rounds == 0 {
+        if gatherer.stage() == Some("settle") {
+            (0..20).for_each(|_| world.host().purge(GroupId([1; 16])));
+        }
+        world.flush_journal();
+        gatherer.step().unwrap();
+    }
+    assert_eq!(gatherer.counts().carried, 0, "all was purged in time");
+    assert!(gatherer.counts().batches > 0 && gatherer.counts().files_recycled > 0);
+    world.verify("after the round");
+    drop(gatherer);
+    world.crash(1);
+    world.verify("after a crash");
+}
+
 #[test]
 fn a_file_of_a_shard_that_is_not_open_is_left_alone() {
     let mut world = World::new(6);
