@@ -22,7 +22,7 @@ fn keys() -> Vec<BatchKey> {
 
 fn open(dir: &Path) -> Objects {
     let origin = Origin { node: NodeId([5; 32]), group: None };
-    Objects::open(Arc::new(OsDisk::default()), dir, origin).unwrap()
+    Objects::open(Arc::new(OsDisk), dir, origin).unwrap()
 }
 
 fn write(objects: &Objects, keys: &[BatchKey]) -> writer::Written {
@@ -78,7 +78,7 @@ fn numbers_are_not_used_twice_and_leftovers_go() {
     half.add(key(1, 1, 0), b"lost").unwrap();
     drop((half, objects));
     let objects = open(dir.path());
-    assert_eq!(OsDisk::default().list(&dir.path().join("objects")).unwrap(), ["0000000000000001.object"]);
+    assert_eq!(OsDisk.list(&dir.path().join("objects")).unwrap(), ["0000000000000001.object"]);
     objects.reserve(41);
     assert_eq!(objects.create().unwrap().number(), 42);
     let entry = objects.index(1).unwrap()[0];
@@ -122,7 +122,7 @@ fn damage_is_noticed() {
     let path = path_of(dir.path());
     let whole = read_file(&path);
     let check = |what: &str| {
-        let reader = match ObjectReader::open(&OsDisk::default(), &path) {
+        let reader = match ObjectReader::open(&OsDisk, &path) {
             Ok(reader) => reader,
             Err(StoreError::Damaged { .. }) => return,
             Err(e) => panic!("{what}: {e}"),
