@@ -17,7 +17,7 @@ use crate::entry::{Command, Entry};
 use crate::log::{Append, Placed};
 use crate::machine::{Machine, Outcome};
 use crate::raft::types::Proposal;
-use crate::shard::requests::{Change, Changed, Pending, Reply};
+use crate::shard::requests::{Caller, Change, Changed, Pending, Reply};
 
 /// The bounds of proposing.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ enum Waiter {
 /// Callers whose appends became one, and where their records are in it.
 struct Appends {
     placed: Vec<Placed>,
-    callers: Vec<(Pending, Range<usize>)>,
+    callers: Vec<(Caller, Range<usize>)>,
 }
 
 struct InFlight {
@@ -175,13 +175,12 @@ impl Proposer {
     ) -> std::result::Result<Gathered, StoreError> {
         let mut draft = Draft { commands: Vec::new(), waiters: Vec::new(), ticket: 0, known: Vec::new() };
         let (appends, others) = self.take(has_room);
-        let joined = join_small(appends.iter().map(|pending| pending.append.clone()).collect());
-        let mut appends: Vec<Option<Pending>> = appends.into_iter().map(Some).collect();
-        for Joined { append, parts } in joined {
+        let (appends, mut waiting): (Vec<Append>, Vec<Option<Caller>>) =
+            appends.into_iter().map(|pending| (pending.append, Some(pending.caller))).unzip();
+        for Joined { append, parts } in join_small(appends) {
             let callers = parts.into_iter().filter_map(|(place, records)| {
                 // Each place is named once: a list of appends becomes parts of joined ones.
-                let pending = appends.get_mut(place).and_then(Option::take)?;
-                Some((pending, records))
+                Some((waiting.get_mut(place).and_then(Option::take)?, records))
             });
             let callers = callers.collect();
             self.judge_append(machine, append, callers, now_ms, &mut draft)?;
@@ -226,10 +225,10 @@ impl Proposer {
             self.waiting_bytes -= size;
             match wanted {
                 // Nobody waits for it any more: it is not stored.
-                Wanted::Append(pending) if pending.reply.is_closed() => {}
+                Wanted::Append(pending) if pending.caller.reply.is_closed() => {}
                 Wanted::Change(_, reply) if reply.is_closed() => {}
                 Wanted::Append(pending) => match self.refusal(&pending.append, size, has_room) {
-                    Some(error) => drop(pending.reply.send(Err(error))),
+                    Some(error) => drop(pending.caller.reply.send(Err(error))),
                     None => {
                         bytes += size;
                         appends.push(pending);
@@ -260,7 +259,7 @@ impl Proposer {
         &mut self,
         machine: &mut Machine,
         append: Append,
-        callers: Vec<(Pending, Range<usize>)>,
+        callers: Vec<(Caller, Range<usize>)>,
         now_ms: TimestampMs,
         draft: &mut Draft,
     ) -> std::result::Result<(), StoreError> {
@@ -358,7 +357,7 @@ impl Proposer {
         self.waiting_bytes = 0;
         for wanted in std::mem::take(&mut self.waiting) {
             match wanted {
-                Wanted::Append(pending) => drop(pending.reply.send(Err(error.clone()))),
+                Wanted::Append(pending) => drop(pending.caller.reply.send(Err(error.clone()))),
                 Wanted::Change(_, reply) => drop(reply.send(Err(error.clone()))),
                 Wanted::Own(..) => {}
             }
@@ -404,13 +403,13 @@ impl Wanted {
 impl Appends {
     /// Tells each caller where its own records are, or the error.
     fn answer(self, result: Result<()>) {
-        for (pending, records) in self.callers {
+        for (caller, records) in self.callers {
             let answer = match &result {
                 Ok(()) => self.placed.get(records).map(<[Placed]>::to_vec).ok_or_else(no_outcome),
                 Err(error) => Err(error.clone()),
             };
             // A caller that is gone has its records stored all the same.
-            let _ = pending.reply.send(answer);
+            let _ = caller.reply.send(answer);
         }
     }
 }

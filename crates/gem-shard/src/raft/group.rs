@@ -8,14 +8,14 @@ use bytes::Bytes;
 use gem_store::cache::TailCache;
 use gem_store::journal::{Journal, JournalOp, LogPos};
 use gem_types::{GroupId, Incarnation, NodeId, ReplicaId};
-use openraft::errors::Fatal;
+use openraft::errors::{Fatal, ForwardToLeader};
 use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::sync::mpsc;
 
 use super::log_store::{LogStore, from_pos};
 use super::state_machine::{StateMachine, TermBegan, lock, membership_of};
 use super::transport::{Peers, Transport};
-use super::types::{Answer, Ended, Membership, Proposal, TypeConfig, encode_membership};
+use super::types::{Answer, Ended, Membership, Proposal, TypeConfig, Vote, encode_membership, encode_vote};
 use crate::machine::Machine;
 use crate::shard::tails::Tails;
 use crate::snapshot::DurablePoint;
@@ -69,9 +69,22 @@ pub struct GroupParts {
     pub config: GroupConfig,
 }
 
+/// Who leads a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leads {
+    /// This replica, in this term.
+    Here(u64),
+    /// Another one.
+    Elsewhere,
+    /// Nobody, or it is not known here yet.
+    Unknown,
+}
+
 /// A running group.
 pub struct Group {
     raft: Raft<TypeConfig, StateMachine>,
+    /// The term of the vote that was found at the start.
+    term_found: u64,
     durable: DurablePoint,
 }
 
@@ -104,7 +117,12 @@ pub async fn found(group: GroupId, replica: ReplicaId, journal: &Journal, machin
         machine.flush().map_err(io::Error::other)?;
     }
     // Only once the state is durable may the log say that it begins behind it.
-    let ops = vec![JournalOp::Create { group, bytes: CREATED }, JournalOp::Purge { group, id: FOUNDED }];
+    let ops = vec![
+        JournalOp::Create { group, bytes: CREATED },
+        // The founding stands for the term's leader: the first election is for the next term.
+        JournalOp::Vote { group, vote: encode_vote(&Vote::new(FOUNDED.term, replica)) },
+        JournalOp::Purge { group, id: FOUNDED },
+    ];
     journal.write(ops).await.map_err(io::Error::other)
 }
 
@@ -119,6 +137,7 @@ impl Group {
         };
         let applied_index = applied.map_or(0, |pos| pos.index);
         let log = LogStore::open(group, journal.clone(), applied_index, config.bytes_cached)?;
+        let term_found = log.vote_term();
         let (purged, last) = log.bounds();
         let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index);
         if applied_index < index(purged) || applied.is_none() {
@@ -153,7 +172,7 @@ impl Group {
             // one had in flight is not known any more.
             raft.trigger().elect(false).await.map_err(io::Error::other)?;
         }
-        Ok(Group { raft, durable })
+        Ok(Group { raft, term_found, durable })
     }
 
     /// Hands over a proposal judged in `term`; its end is sent to `to` under `number`.
@@ -167,9 +186,16 @@ impl Group {
         self.raft.write(proposal).responder(Answer::new(number, to.clone())).with_leader(term).await
     }
 
-    /// The term in which this replica leads, as far as it knows.
-    pub fn leads(&self) -> Option<u64> {
-        self.raft.as_leader().ok().map(|leader| leader.term())
+    /// Whether this replica leads, as far as it knows.
+    pub fn leads(&self) -> Leads {
+        match self.raft.as_leader() {
+            // The vote that was found may name this replica as leader of a term that is over:
+            // every start is a new term.
+            Ok(leader) if leader.term() <= self.term_found => Leads::Unknown,
+            Ok(leader) => Leads::Here(leader.term()),
+            Err(ForwardToLeader { leader_id: Some(_), .. }) => Leads::Elsewhere,
+            Err(_) => Leads::Unknown,
+        }
     }
 
     /// Why the group has stopped, if it has.

@@ -76,6 +76,11 @@ impl LogStore {
         (inner.purged, inner.last)
     }
 
+    /// The term of the last vote; 0 where there is none.
+    pub fn vote_term(&self) -> u64 {
+        self.inner().vote.map_or(0, |vote| vote.leader_id.term)
+    }
+
     /// Tells the log that all up to `index` is applied: the cache may let go of it.
     pub fn applied(&self, index: u64) {
         self.inner().cache.applied(index);

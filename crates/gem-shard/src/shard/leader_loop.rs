@@ -22,7 +22,7 @@ use crate::dispatch::{FetchId, Now};
 use crate::leader::proposer::{Landed, Proposer, Purpose, Wanted};
 use crate::log::{DeadLetters, GroupRef};
 use crate::machine::Outcome;
-use crate::raft::group::Group;
+use crate::raft::group::{Group, Leads};
 use crate::raft::state_machine::TermBegan;
 use crate::raft::types::Ended;
 
@@ -105,7 +105,7 @@ impl LeaderLoop {
     }
 
     async fn next(&mut self) -> Event {
-        let takes = self.proposer.is_full();
+        let is_full = self.proposer.is_full();
         let wake = self.wake_at();
         tokio::select! {
             biased;
@@ -117,8 +117,8 @@ impl LeaderLoop {
                 // A task that panicked: its asker times out or asks again.
                 Err(_) => Event::Time,
             },
-            Some(request) = self.requests.recv(), if !takes => Event::Request(request),
             () = self.purge.notified() => Event::Purge,
+            Some(request) = self.requests.recv(), if !is_full => Event::Request(request),
             () = tokio::time::sleep_until(wake) => Event::Time,
         }
     }
@@ -139,6 +139,8 @@ impl LeaderLoop {
             };
             self.handle(more).await?;
         }
+        // Under load time is never the only event.
+        self.time()?;
         self.deliver().map_err(|e| e.to_string())?;
         self.propose().await
     }
@@ -162,7 +164,7 @@ impl LeaderLoop {
             }
             Event::Request(request) => self.request(request).map_err(|e| e.to_string())?,
             Event::Purge => self.purge_log().await?,
-            Event::Time => self.time().await?,
+            Event::Time => {}
         }
         Ok(())
     }
@@ -187,7 +189,7 @@ impl LeaderLoop {
         wake
     }
 
-    async fn time(&mut self) -> std::result::Result<(), String> {
+    fn time(&mut self) -> std::result::Result<(), String> {
         let now = Instant::now();
         self.try_lead()?;
         if self.tasks.sweep_at.is_some_and(|at| at <= now) {
@@ -222,13 +224,13 @@ impl LeaderLoop {
     fn try_lead(&mut self) -> std::result::Result<(), String> {
         let Some(term) = self.tasks.candidate else { return Ok(()) };
         match self.group.leads() {
-            Some(led) if led == term => {}
+            Leads::Here(led) if led == term => {}
             // Another's, or an old one.
-            Some(_) => {
+            Leads::Here(_) | Leads::Elsewhere => {
                 self.tasks.candidate = None;
                 return Ok(());
             }
-            None => return Ok(()),
+            Leads::Unknown => return Ok(()),
         }
         if !self.proposer.is_idle() {
             // What the old term left in flight ends first.
@@ -485,6 +487,8 @@ impl LeaderLoop {
                 break;
             }
         }
+        // Those whose word is recorded hear it; what dispatch would do next is not done.
+        self.delivery.drain(self.now(), &mut Vec::new());
         self.delivery.lose();
         self.delivery.drain(self.now(), &mut Vec::new());
         self.shared.tails.wake_all();

@@ -52,7 +52,7 @@ impl Request {
     pub fn refuse(self, error: &Error) {
         let error = error.clone();
         match self {
-            Request::Append(pending) => drop(pending.reply.send(Err(error))),
+            Request::Append(pending) => drop(pending.caller.reply.send(Err(error))),
             Request::Change(_, reply) => drop(reply.send(Err(error))),
             Request::Pull(_, reply) => drop(reply.send(Err(error))),
             Request::Settle(_, _, reply) => drop(reply.send(Err(error))),
@@ -64,9 +64,14 @@ impl Request {
     }
 }
 
-/// An append that waits, or is in flight.
+/// An append that waits.
 pub(crate) struct Pending {
     pub append: Append,
+    pub caller: Caller,
+}
+
+/// Who waits for an append.
+pub(crate) struct Caller {
     pub reply: Reply<Vec<Placed>>,
     /// Held until the answer.
     pub _charge: Charge,
@@ -112,7 +117,8 @@ impl Asks {
         let deadline = Instant::now() + wait;
         let charge = self.budget.charge(Class::Raft, append.batch.len() as u64, wait).await;
         let charge = charge.map_err(|_| throttled("the node's memory for messages on their way is used up"))?;
-        self.ask(deadline, |reply| Request::Append(Pending { append, reply, _charge: charge })).await
+        let request = |reply| Request::Append(Pending { append, caller: Caller { reply, _charge: charge } });
+        self.ask(deadline, request).await
     }
 
     /// Changes topics or groups.
