@@ -11,6 +11,7 @@ use gem_store::StoreError;
 use gem_store::gather::{GatherHost, Gatherer, Next};
 use gem_store::index::locations::Move;
 use gem_store::index::ordered::OrderedStore;
+use gem_store::journal::Journal;
 use gem_types::{GroupId, Offset, PartitionId};
 use tokio::sync::oneshot;
 
@@ -18,6 +19,8 @@ use tokio::sync::oneshot;
 const IDLE: Duration = Duration::from_millis(500);
 /// Between steps where something else has to happen first.
 const WAIT: Duration = Duration::from_millis(50);
+/// Between attempts to make room on a full disk.
+const FULL: Duration = Duration::from_secs(1);
 /// After a failure.
 const FAILED: Duration = Duration::from_secs(5);
 
@@ -74,13 +77,13 @@ pub struct GatherThread {
 }
 
 impl GatherThread {
-    /// Starts it.
-    pub fn start(gatherer: Gatherer) -> Result<GatherThread, StoreError> {
+    /// Starts it for the shards of `host`, the same that the gatherer knows.
+    pub fn start(gatherer: Gatherer, host: Arc<Host>, journal: Journal) -> Result<GatherThread, StoreError> {
         let stop = Stop::default();
         let (tell, ended) = oneshot::channel();
         let its = stop.clone();
         let run = move || {
-            run(gatherer, &its);
+            run(gatherer, &host, &journal, &its);
             // Nobody waits where the node was dropped instead of stopped.
             let _ = tell.send(());
         };
@@ -109,11 +112,26 @@ impl Drop for GatherThread {
     }
 }
 
-fn run(mut gatherer: Gatherer, stop: &Stop) {
+/// Lets go of the log behind what the indexes hold. Shards do so by themselves for each so many
+/// bytes that they store; a full disk stores nothing, and a purge there must make room soon.
+fn make_room(host: &Host) {
+    for shard in &host.0 {
+        match shard.flush_blocking() {
+            Ok(()) => shard.purge(),
+            Err(error) => tracing::error!(%error, prefix = %shard.prefix(), "an index cannot be flushed"),
+        }
+    }
+}
+
+fn run(mut gatherer: Gatherer, host: &Host, journal: &Journal, stop: &Stop) {
     loop {
         let pause = match gatherer.step() {
             Ok(Next::More) => Duration::ZERO,
             Ok(Next::Wait) => WAIT,
+            Ok(Next::Idle) if !journal.room().publish_ok => {
+                make_room(host);
+                FULL
+            }
             Ok(Next::Idle) => IDLE,
             // Safe at every stage: the next step begins another round.
             Err(error) => {

@@ -138,8 +138,9 @@ impl Node {
         router.fill(shards.clone());
         let serving = shards.iter().map(|shard| shard.serving(SERVING_WAIT));
         try_join_all(serving).await.map_err(NodeError::Serving)?;
-        let gatherer = Gatherer::new(journal.clone(), objects.clone(), Arc::new(Host(shards)), gather_config(config))?;
-        let gather = GatherThread::start(gatherer)?;
+        let host = Arc::new(Host(shards));
+        let gatherer = Gatherer::new(journal.clone(), objects.clone(), host.clone(), gather_config(config))?;
+        let gather = GatherThread::start(gatherer, host, journal.clone())?;
         show(&metrics, &budget, &journal, &objects);
 
         let ready = Arc::new(ready(&router, &journal));

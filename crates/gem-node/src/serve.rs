@@ -28,6 +28,8 @@ use crate::tasks::Tasks;
 const STREAM_WINDOW: u32 = 16 << 20;
 /// A connection's receive window: what one client may have in flight, all its streams together.
 const CONNECTION_WINDOW: u32 = 32 << 20;
+/// What a stream may have written that its client has not taken.
+const SEND_BUFFER: usize = 1 << 20;
 /// The largest HTTP/2 frame.
 const FRAME_MAX: u32 = 1 << 20;
 /// Streams of one connection at a time.
@@ -129,7 +131,7 @@ async fn serve(stream: TcpStream, routes: Routes, stop: CancellationToken) {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_MAX)
         .max_concurrent_streams(STREAMS_MAX)
-        .max_send_buf_size(2 << 20)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(Some(PING_EVERY))
         .keep_alive_timeout(PING_WAIT);
     let connection = builder.serve_connection(TokioIo::new(stream), routes);

@@ -23,12 +23,13 @@ use super::read::Item;
 const PULL_WAIT: Duration = Duration::from_secs(10);
 /// The most messages of one pull.
 pub const PULL_MAX: usize = 4096;
-/// About the most bytes of one pull: what gRPC clients take by default, with room to spare.
-pub const PULL_BYTES: usize = 1 << 20;
+/// About the most bytes of one pull. A stream holds some six times as much where its reader stalls:
+/// pulled, ready, in the channel, encoded, and in the transport.
+pub const PULL_BYTES: usize = 512 << 10;
 /// Settlements on their way, and answers not yet taken, before the client is no longer heard.
 const BACKLOG_MAX: usize = 64;
 /// Batches of messages that wait to be taken.
-const READY_MAX: usize = 2;
+const READY_MAX: usize = 1;
 
 /// What a client says on a stream.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ use crate::gateway::subscribe::{Down, PULL_BYTES, PULL_MAX, Source, Up};
 /// About the most bytes of an answer: what clients take by default is 4 MiB.
 const ANSWER_BYTES: usize = 2 << 20;
 /// Answers that wait for the transport to take them.
-const CHANNEL: usize = 2;
+const CHANNEL: usize = 1;
 
 /// Delivers over gRPC.
 #[derive(Debug)]
