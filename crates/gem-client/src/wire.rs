@@ -1,17 +1,40 @@
 //! Between the wire's messages and the client's.
 
+use bytes::Bytes;
 use gem_proto::v1;
+use gem_types::batch::BatchBuilder;
 use gem_types::message::{Receipt, StoredMessage};
 use gem_types::seams::{Clock, OsRandom, Random, SystemClock};
 use gem_types::{Error, Result, TopicName};
+use prost::Message as _;
 
 use crate::message::Message;
 use crate::status;
+
+/// What a record takes more than a message on the wire, at the most.
+const RECORD_ROOM_BYTES: usize = 32;
+const PACKED_BYTES_MAX: usize = 256 << 20;
 
 pub(crate) fn message(message: Message) -> v1::Message {
     let message = message.inner;
     let headers = message.headers.into_iter().map(|(name, value)| v1::Header { name, value }).collect();
     v1::Message { id: message.id.unwrap_or_default(), key: message.key, headers, payload: message.payload }
+}
+
+/// The messages as one record batch; `None` where they are far beyond what a node takes, and go as
+/// they are for the node to say so.
+pub(crate) fn packed(messages: &[v1::Message]) -> Option<Bytes> {
+    let bytes = messages.iter().map(|message| message.encoded_len() + RECORD_ROOM_BYTES).sum();
+    if bytes > PACKED_BYTES_MAX {
+        return None;
+    }
+    let mut batch = BatchBuilder::with_capacity(bytes);
+    for message in messages {
+        let headers = message.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
+        let (key, payload) = (message.key.clone(), message.payload.clone());
+        batch.push(&gem_types::Message { id: None, key, headers, payload }, &message.id);
+    }
+    Some(batch.finish(SystemClock::new().wall_ms()).to_bytes())
 }
 
 /// A fresh id: with one, a repeated publish is recognised.

@@ -212,10 +212,14 @@ impl Driver {
 
     fn request(&self, batch: &Batch) -> v1::PublishStreamRequest {
         let settled = self.unsettled.front().map_or(batch.number, |front| front.number);
+        let (messages, record_batch) = match &batch.packed {
+            Some(packed) => (Vec::new(), packed.clone()),
+            None => (batch.messages.clone(), Default::default()),
+        };
         v1::PublishStreamRequest {
             topic: self.shared.topic.clone(),
-            messages: batch.messages.clone(),
-            record_batch: Default::default(),
+            messages,
+            record_batch,
             producer_id: self.producer.map_or(0, |producer| producer.0),
             number: batch.number,
             settled,

@@ -37,6 +37,10 @@ pub struct ProducerConfig {
     /// How long a batch that is not full waits for more. Zero (the default): not at all; batches
     /// still fill while earlier ones are on their way.
     pub linger: Duration,
+    /// Sends whole record batches (the layout of Kafka's RecordBatch v2) instead of messages: cheaper
+    /// for the node, which stores them as they are. A message without an id is then called
+    /// `<partition>:<offset>`. False.
+    pub packed: bool,
     /// How long a message is tried before it fails with `deadline`. 2 min.
     pub timeout: Duration,
 }
@@ -49,6 +53,7 @@ impl Default for ProducerConfig {
             in_flight_batches: 16,
             window_bytes: 32 << 20,
             linger: Duration::ZERO,
+            packed: false,
             timeout: Duration::from_secs(120),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use gem_proto::v1;
 use gem_types::Result;
 use gem_types::message::Receipt;
@@ -63,6 +64,8 @@ pub(super) struct Batch {
     /// The number of its first message; the others follow one by one.
     pub(super) number: u64,
     pub(super) messages: Vec<v1::Message>,
+    /// The messages as a record batch, where the producer packs.
+    pub(super) packed: Option<Bytes>,
     /// When its first message was accepted.
     pub(super) since: Instant,
 }
@@ -112,11 +115,16 @@ impl Queue {
             self.bytes -= queued.bytes;
             messages.extend(self.messages.pop_front().map(|queued| queued.message));
         }
-        Next::Batch(Batch { number, messages, since })
+        Next::Batch(Batch::new(number, messages, since, config.packed))
     }
 }
 
 impl Batch {
+    fn new(number: u64, messages: Vec<v1::Message>, since: Instant, packed: bool) -> Batch {
+        let packed = packed.then(|| wire::packed(&messages)).flatten();
+        Batch { number, messages, packed, since }
+    }
+
     /// The number after its last message's.
     pub(super) fn end(&self) -> u64 {
         self.number + self.messages.len() as u64
@@ -125,7 +133,8 @@ impl Batch {
     /// Cuts the batch in two; the second half keeps its numbers.
     pub(super) fn halve(mut self) -> (Batch, Batch) {
         let rest = self.messages.split_off(self.messages.len() / 2);
-        let second = Batch { number: self.end(), messages: rest, since: self.since };
-        (self, second)
+        let (middle, packed) = (self.end(), self.packed.is_some());
+        let first = Batch::new(self.number, self.messages, self.since, packed);
+        (first, Batch::new(middle, rest, self.since, packed))
     }
 }

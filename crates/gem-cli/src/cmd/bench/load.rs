@@ -110,6 +110,7 @@ impl Load<'_> {
                 in_flight_batches: self.args.inflight as usize,
                 window_bytes: WINDOW_BYTES,
                 timeout: 2 * TIMEOUT,
+                packed: self.args.packed,
                 ..Default::default()
             };
             let (tick, schedule) = mpsc::channel(TICKS_MAX);
@@ -134,7 +135,7 @@ impl Load<'_> {
 }
 
 /// Bytes that don't compress, the same every time.
-fn payload(len: usize) -> Bytes {
+pub fn payload(len: usize) -> Bytes {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut out = Vec::with_capacity(len + 8);
     while out.len() < len {

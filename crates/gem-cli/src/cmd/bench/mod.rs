@@ -5,6 +5,7 @@
 //! was *meant* to be sent: a stalled server is not let off by a client that stalls with it.
 
 mod deliver;
+mod journal;
 mod latency;
 mod load;
 mod publish;
@@ -34,6 +35,8 @@ enum Verb {
     /// Publishes at --rate (default 1000) while a group takes and acks. Latency: intended send to
     /// delivery.
     Latency(LoadArgs),
+    /// Appends to a journal alone, without a node: what a publish can be held against.
+    Journal(journal::JournalArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -68,6 +71,9 @@ pub struct LoadArgs {
     /// Distinct keys; 0: messages have none.
     #[arg(long, default_value_t = 0, value_name = "N")]
     keys: u64,
+    /// Sends whole record batches instead of messages.
+    #[arg(long)]
+    packed: bool,
     /// The server's process on this machine: reports its CPU time and what it wrote.
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -76,10 +82,11 @@ pub struct LoadArgs {
 }
 
 pub async fn run(args: BenchArgs) -> Outcome {
-    let (report, args) = match args.verb {
-        Verb::Publish(args) => (publish::run(&args).await?, args),
-        Verb::Deliver(args) => (deliver::run(&args).await?, args),
-        Verb::Latency(args) => (latency::run(&args).await?, args),
+    let (report, json) = match args.verb {
+        Verb::Publish(args) => (publish::run(&args).await?, args.client.json),
+        Verb::Deliver(args) => (deliver::run(&args).await?, args.client.json),
+        Verb::Latency(args) => (latency::run(&args).await?, args.client.json),
+        Verb::Journal(args) => (journal::run(&args).await?, args.json),
     };
-    report.print(args.client.json)
+    report.print(json)
 }
