@@ -110,7 +110,7 @@ impl Node {
         let rocks = shares.rocks();
         let index_memory = budget.charge_now(Class::Index, rocks.memory_bytes() as u64);
         let (journal, writer) =
-            Journal::open(disk.clone(), &dir.join("journal"), journal_config(config), clock.clone())?;
+            Journal::open(disk.clone(), &dir.join("journal"), journal_config(config, &shares), clock.clone())?;
         let writer = spawn_writer_thread(writer)?;
         let stores = Arc::new(RocksStores::open(&dir, rocks)?);
         let objects = Objects::open(disk.clone(), &dir, Origin { node: identity.node, group: None })?;
@@ -132,7 +132,7 @@ impl Node {
             secret: ring::digest(&[b"gem delivery tokens", identity.secret.as_bytes()]),
             dead_letters: Arc::new(DeadLetterPublisher(gateway.clone())),
             transport: Arc::new(Alone),
-            config: shard_config(config),
+            config: shard_config(config, &shares),
         };
         let shards = open_shards(&deps, &identity, founded, &*disk, &dir).await?;
         router.fill(shards.clone());
@@ -213,8 +213,9 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn journal_config(config: &Config) -> JournalConfig {
+fn journal_config(config: &Config, shares: &Shares) -> JournalConfig {
     JournalConfig {
+        queue_bytes: JournalConfig::default().queue_bytes.min(shares.total as usize / 16),
         segment_bytes: config.journal_file_size,
         disk_reserve: config.disk_reserve,
         ..JournalConfig::default()
@@ -225,13 +226,14 @@ fn gather_config(config: &Config) -> GatherConfig {
     GatherConfig { journal_limit: config.journal_limit, ..GatherConfig::default() }
 }
 
-fn shard_config(config: &Config) -> ShardConfig {
+fn shard_config(config: &Config, shares: &Shares) -> ShardConfig {
     let default = ShardConfig::default();
     let entry_max = (config.journal_file_size / 2).saturating_sub(ENTRY_ROOM).min(ENTRY_BYTES_MAX) as usize;
     let max_out = config.max_out as usize;
     ShardConfig {
         proposer: ProposerConfig {
-            entry_bytes: default.proposer.entry_bytes.min(entry_max),
+            // What is joined into one batch is read as one batch: in little memory, a small one.
+            entry_bytes: default.proposer.entry_bytes.min(entry_max).min(shares.total as usize / 128),
             entry_bytes_max: entry_max,
             dedup_bytes: config.dedup_bytes,
             ..default.proposer

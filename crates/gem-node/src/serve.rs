@@ -29,7 +29,7 @@ const STREAM_WINDOW: u32 = 16 << 20;
 /// A connection's receive window: what one client may have in flight, all its streams together.
 const CONNECTION_WINDOW: u32 = 32 << 20;
 /// What a stream may have written that its client has not taken.
-const SEND_BUFFER: usize = 1 << 20;
+const SEND_BUFFER: usize = 512 << 10;
 /// The largest HTTP/2 frame.
 const FRAME_MAX: u32 = 1 << 20;
 /// Streams of one connection at a time.

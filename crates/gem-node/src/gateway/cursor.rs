@@ -59,6 +59,13 @@ impl Cursor {
         }
     }
 
+    /// Moves a partition that is known, within its life.
+    pub fn advance(&mut self, number: u32, next: Offset) {
+        if let Some(entry) = self.entries.iter_mut().find(|e| e.number == number) {
+            entry.next = next;
+        }
+    }
+
     /// As a client sees it.
     pub fn encode(&self, topic: &TopicName) -> String {
         let mut out = Vec::with_capacity(HEAD + ENTRY * self.entries.len());

@@ -28,6 +28,21 @@ pub struct Item {
     pub token: String,
 }
 
+/// What a message costs an answer beside its own bytes: ids, places, framing.
+const ITEM_ROOM: usize = 128;
+
+impl Item {
+    /// About how many bytes it takes in an answer.
+    pub fn bytes(&self) -> usize {
+        let headers: usize = self.record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.record.value.len()
+            + self.record.key.as_ref().map_or(0, |k| k.len())
+            + headers
+            + self.token.len()
+            + ITEM_ROOM
+    }
+}
+
 impl Gateway {
     /// Where a reader begins: at `cursor`, or `from`, or the latest.
     pub async fn begin(&self, topic: &Topic, from: Option<From>, cursor: Option<&str>) -> Result<Cursor> {
@@ -94,26 +109,23 @@ impl Gateway {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Vec<Item>> {
-        let mut items = Vec::new();
-        let mut bytes = 0;
+        let mut page = Page { items: Vec::new(), bytes: 0, limit, max_bytes };
         for partition in &topic.info.partitions {
-            while items.len() < limit && bytes < max_bytes {
-                let step = STEP_BYTES.min(max_bytes - bytes);
+            while !page.is_full() {
+                let step = STEP_BYTES.min(max_bytes - page.bytes);
                 let out = self.read_partition(partition, cursor, step, Duration::ZERO).await?;
                 let from = cursor.next(partition.number, partition.id).unwrap_or(0);
-                let before = items.len();
-                let mut next = take(&out, from, partition.number, limit, &mut items)?;
-                if items.len() < limit {
+                let mut next = page.take(&out, from, partition.number)?;
+                if !page.is_full() {
                     next = next.max(out.next);
                 }
-                bytes += out.batches.iter().map(|b| b.len()).sum::<usize>();
                 cursor.set(partition.number, partition.id, next);
-                if items.len() == before && next <= from || next >= out.stats.next {
+                if next <= from || next >= out.stats.next {
                     break;
                 }
             }
         }
-        Ok(items)
+        Ok(page.items)
     }
 
     async fn read_partition(
@@ -141,23 +153,39 @@ impl Gateway {
     }
 }
 
-/// Takes the records of `out` at and after `from` until `limit`; answers where to go on.
-fn take(out: &ReadOut, from: u64, partition: u32, limit: usize, items: &mut Vec<Item>) -> Result<u64> {
-    let mut next = from;
-    for batch in out.batches.iter().filter(|b| !b.is_control()) {
-        for record in batch.records() {
-            let record = record.map_err(|e| Error::internal(format!("a stored batch is damaged: {e}")))?;
-            if record.offset < from {
-                continue;
-            }
-            if items.len() >= limit {
-                return Ok(next);
-            }
-            next = record.offset + 1;
-            items.push(Item { partition, record, delivery: 0, token: String::new() });
-        }
+/// What one read has found so far.
+struct Page {
+    items: Vec<Item>,
+    bytes: usize,
+    limit: usize,
+    max_bytes: usize,
+}
+
+impl Page {
+    fn is_full(&self) -> bool {
+        self.items.len() >= self.limit || self.bytes >= self.max_bytes
     }
-    Ok(next)
+
+    /// Takes the records of `out` at and after `from` until it is full; answers where to go on.
+    fn take(&mut self, out: &ReadOut, from: u64, partition: u32) -> Result<u64> {
+        let mut next = from;
+        for batch in out.batches.iter().filter(|b| !b.is_control()) {
+            for record in batch.records() {
+                let record = record.map_err(|e| Error::internal(format!("a stored batch is damaged: {e}")))?;
+                if record.offset < from {
+                    continue;
+                }
+                if self.is_full() {
+                    return Ok(next);
+                }
+                next = record.offset + 1;
+                let item = Item { partition, record, delivery: 0, token: String::new() };
+                self.bytes += item.bytes();
+                self.items.push(item);
+            }
+        }
+        Ok(next)
+    }
 }
 
 /// Refuses a partition that the topic does not have.

@@ -23,13 +23,12 @@ use super::read::Item;
 const PULL_WAIT: Duration = Duration::from_secs(10);
 /// The most messages of one pull.
 pub const PULL_MAX: usize = 4096;
-/// About the most bytes of one pull. A stream holds some six times as much where its reader stalls:
-/// pulled, ready, in the channel, encoded, and in the transport.
-pub const PULL_BYTES: usize = 512 << 10;
+/// About the most bytes of one pull.
+pub const PULL_BYTES: usize = 1 << 20;
+/// About the most bytes of one answer: clients take 4 MiB by default, and a message may have one.
+const ANSWER_BYTES: usize = 512 << 10;
 /// Settlements on their way, and answers not yet taken, before the client is no longer heard.
 const BACKLOG_MAX: usize = 64;
-/// Batches of messages that wait to be taken.
-const READY_MAX: usize = 1;
 
 /// What a client says on a stream.
 #[derive(Debug)]
@@ -155,7 +154,7 @@ impl Driver {
     }
 
     fn pull_if_wanted(&mut self) {
-        if self.pulling.is_some() || self.ended || self.credit == 0 || self.items_ready >= READY_MAX {
+        if self.pulling.is_some() || self.ended || self.credit == 0 || self.items_ready > 0 {
             return;
         }
         let (gateway, max) = (self.gateway.clone(), self.credit.min(PULL_MAX));
@@ -184,19 +183,27 @@ impl Driver {
             Ok(items) => items,
             Err(error) => return self.fail(error),
         };
-        let next = match (&mut self.source, moved) {
-            (Source::Reader(topic, cursor), Some(moved)) => {
-                *cursor = moved;
-                Some(cursor.encode(topic))
-            }
-            _ => None,
-        };
-        if items.is_empty() {
-            return;
-        }
         self.credit = self.credit.saturating_sub(items.len());
-        self.items_ready += 1;
-        self.ready.push_back(Ok(Down::Items(items, next)));
+        match (&mut self.source, moved) {
+            (Source::Reader(topic, cursor), Some(moved)) => {
+                let mut chunks = chunks(items).peekable();
+                while let Some(chunk) = chunks.next() {
+                    if let Some(last) = chunk.last() {
+                        cursor.advance(last.partition, last.record.offset + 1);
+                    }
+                    let at = if chunks.peek().is_some() { &*cursor } else { &moved };
+                    self.items_ready += 1;
+                    self.ready.push_back(Ok(Down::Items(chunk, Some(at.encode(topic)))));
+                }
+                *cursor = moved;
+            }
+            _ => {
+                for chunk in chunks(items) {
+                    self.items_ready += 1;
+                    self.ready.push_back(Ok(Down::Items(chunk, None)));
+                }
+            }
+        }
     }
 
     fn hear(&mut self, up: Option<Result<Up>>) {
@@ -216,6 +223,20 @@ impl Driver {
             },
         }
     }
+}
+
+/// Cuts what was pulled into answers.
+fn chunks(items: Vec<Item>) -> impl Iterator<Item = Vec<Item>> {
+    let mut items = items.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut chunk = vec![items.next()?];
+        let mut bytes = chunk.first().map_or(0, Item::bytes);
+        while let Some(item) = items.next_if(|item| bytes + item.bytes() <= ANSWER_BYTES) {
+            bytes += item.bytes();
+            chunk.push(item);
+        }
+        Some(chunk)
+    })
 }
 
 async fn settle(gateway: Arc<Gateway>, want: Want, reference: u64, verbs: Vec<(String, Verb)>) -> Result<Down> {
