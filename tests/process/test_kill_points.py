@@ -85,6 +85,7 @@ def test_recycling_survives_a_kill_at_every_step(gem_bin: Path, tmp_path: Path) 
     kept: list[str] = []
     try:
         Rest(node.url).call("PUT", "/v1/topics/fast", {"retention_bytes": 4 << 20})
+        Rest(node.url).call("PUT", "/v1/topics/quiet", {})
         node.kill()
         for round in range(rounds):
             node.wrapper = killed_at(rng.randint(1, 120))

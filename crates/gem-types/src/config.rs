@@ -257,7 +257,10 @@ impl Config {
 }
 
 fn set(
-    values: &mut BTreeMap<&'static str, (Value, Source)>, place: Source, name: &str, text: &str,
+    values: &mut BTreeMap<&'static str, (Value, Source)>,
+    place: Source,
+    name: &str,
+    text: &str,
 ) -> Result<(), ConfigError> {
     let written = || (place.spell(name), text.to_owned());
     let Some(key) = KEYS.iter().find(|key| key.name == name) else {
@@ -275,7 +278,10 @@ fn set(
 /// The keys and values of `gem.toml`, values as text.
 fn read_file(text: &str) -> Result<Vec<(String, String)>, ConfigError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
-    Ok(table.into_iter().map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), str::to_owned))).collect())
+    Ok(table
+        .into_iter()
+        .map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .collect())
 }
 
 /// Appends `text` as comment lines of at most 100 characters.

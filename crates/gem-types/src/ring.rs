@@ -125,7 +125,11 @@ impl FromStr for Prefix {
             match c {
                 '0' if i < 64 => {}
                 '1' if i < 64 => bits |= 1 << (63 - i),
-                _ => return Err(format!("{text:?} is not a prefix: write up to 64 binary digits, or - for the whole ring")),
+                _ => {
+                    return Err(format!(
+                        "{text:?} is not a prefix: write up to 64 binary digits, or - for the whole ring"
+                    ));
+                }
             }
         }
         Prefix::new(bits, text.len() as u8).ok_or_else(|| "a prefix has at most 64 bits".into())

@@ -25,7 +25,7 @@ fn blob(max: usize) -> impl Strategy<Value = Bytes> {
 
 fn message() -> impl Strategy<Value = Message> {
     let headers = vec(("[a-z-]{0,12}", blob(40)), 0..4);
-    (".{0,20}", proptest::option::of(blob(50)), headers, blob(700)).prop_map(|(id, key, headers, payload)| Message {
+    (".{1,20}", proptest::option::of(blob(50)), headers, blob(700)).prop_map(|(id, key, headers, payload)| Message {
         id: Some(id),
         key,
         headers,

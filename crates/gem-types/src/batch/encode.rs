@@ -53,6 +53,7 @@ impl BatchBuilder {
     }
 
     /// Adds a message, whose id becomes the record's first header; `message.id` is not looked at.
+    /// An empty id makes no header.
     ///
     /// Panics if the batch would pass [`MAX_ENCODED`]; [`encoded_size`](Self::encoded_size) tells
     /// beforehand.
@@ -75,9 +76,11 @@ impl BatchBuilder {
             None => varint::put(out, -1),
         }
         put_field(out, &message.payload);
-        varint::put(out, message.headers.len() as i64 + 1);
-        put_field(out, ID_HEADER.as_bytes());
-        put_field(out, id.as_bytes());
+        varint::put(out, message.headers.len() as i64 + i64::from(!id.is_empty()));
+        if !id.is_empty() {
+            put_field(out, ID_HEADER.as_bytes());
+            put_field(out, id.as_bytes());
+        }
         for (name, value) in &message.headers {
             put_field(out, name.as_bytes());
             put_field(out, value);
@@ -160,12 +163,12 @@ impl RecordBatch {
 fn body_len(offset_delta: i32, message: &Message, id: &str) -> usize {
     let headers: usize =
         message.headers.iter().map(|(name, value)| field_len(name.len()) + field_len(value.len())).sum();
+    let id_header = if id.is_empty() { 0 } else { field_len(ID_HEADER.len()) + field_len(id.len()) };
     2 + varint::len(offset_delta.into())
         + message.key.as_ref().map_or(1, |key| field_len(key.len()))
         + field_len(message.payload.len())
-        + varint::len(message.headers.len() as i64 + 1)
-        + field_len(ID_HEADER.len())
-        + field_len(id.len())
+        + varint::len(message.headers.len() as i64 + i64::from(!id.is_empty()))
+        + id_header
         + headers
 }
 
