@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use protox::prost::Message as _;
 
+#[expect(clippy::disallowed_methods, reason = "a build script writes what it generates")]
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
