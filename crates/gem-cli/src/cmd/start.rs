@@ -46,7 +46,6 @@ const LOG_FILTER: &str = "info,openraft=warn";
 
 impl NodeArgs {
     /// The effective configuration: flags, then variables, then the file, then defaults.
-    #[expect(clippy::disallowed_methods, reason = "the command line is where a node's configuration comes in")]
     pub fn resolve(&self) -> Outcome<Config> {
         let file = match &self.config {
             Some(path) => Some(std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?),
