@@ -1,0 +1,74 @@
+//! The way to dead-letter topics, as gem-node's gateway has it: once per (source, offset).
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use gem_shard::Shard;
+use gem_shard::log::{Append, DeadLetters, ShardLog, TopicConfig};
+use gem_types::batch::{BatchBuilder, RecordBatch};
+use gem_types::{Code, Error, Offset, PartitionId, Result, TopicName, ring};
+
+use crate::world::World;
+
+/// The header that names the source offset, as the gateway's.
+pub const SOURCE_OFFSET: &str = "gem-source-offset";
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Publishes to the shards of one life.
+pub struct DeadLetterPublisher {
+    world: Arc<World>,
+    shards: OnceLock<Vec<Weak<Shard>>>,
+}
+
+impl DeadLetterPublisher {
+    /// Not before [`fill`](Self::fill) does it reach a shard.
+    pub fn new(world: Arc<World>) -> Self {
+        DeadLetterPublisher { world, shards: OnceLock::new() }
+    }
+
+    /// These are the shards.
+    pub fn fill(&self, shards: &[Arc<Shard>]) {
+        let _ = self.shards.set(shards.iter().map(Arc::downgrade).collect());
+    }
+
+    async fn publish(&self, topic: TopicName, source: PartitionId, offset: Offset, record: Bytes) -> Result<()> {
+        let damaged = |error: &dyn std::fmt::Display| Error::internal(format!("the dead letter is damaged: {error}"));
+        let mut shards = self.shards.get().into_iter().flatten().filter_map(Weak::upgrade);
+        let shard = shards.find(|shard| shard.prefix().contains(topic.position()));
+        let shard = shard.ok_or_else(|| Error::unavailable("no shard", 100))?;
+        let batch = RecordBatch::open(record).map_err(|e| damaged(&e))?;
+        let mut message = batch.record(0).map_err(|e| damaged(&e))?.into_message();
+        message.headers.push((SOURCE_OFFSET.to_owned(), Bytes::from(offset.to_string())));
+        let id = message.id.clone().unwrap_or_default();
+        let mut builder = BatchBuilder::new();
+        builder.push(&message, &id);
+        let info = match shard.topic(topic.clone()).await {
+            Err(error) if error.code == Code::NotFound => {
+                shard.create_topic(topic.clone(), TopicConfig::default()).await?.0
+            }
+            other => other?,
+        };
+        let partition = info.partitions.first().ok_or_else(|| Error::internal("a topic without partitions"))?.id;
+        self.world.meet(partition, &topic, &info.config);
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&ring::digest(&[b"gem dead letter", &source.0, &offset.to_be_bytes()])[..16]);
+        let batch = builder.finish(0);
+        let append = Append { partition, batch, dedup: vec![Some(digest)], producer: None, wait: WAIT };
+        shard.append(append).await.map(drop)
+    }
+}
+
+impl DeadLetters for DeadLetterPublisher {
+    fn publish(
+        &self,
+        topic: TopicName,
+        source: PartitionId,
+        offset: Offset,
+        record: Bytes,
+    ) -> BoxFuture<'_, Result<()>> {
+        self.publish(topic, source, offset, record).boxed()
+    }
+}

@@ -1,0 +1,79 @@
+//! What was acked, and confirmed as acked, is never delivered again but after a seek.
+
+use std::collections::BTreeMap;
+
+use gem_shard::log::{Status, Verb};
+use gem_types::Offset;
+
+use super::{Invariant, Verdict};
+use crate::event::{Answer, Event, OpId};
+use crate::facts::{Facts, GroupKey, Moment, key};
+
+/// See the module.
+#[derive(Default)]
+pub struct AcksStay {
+    asked: BTreeMap<OpId, (GroupKey, u64, Vec<(Offset, bool)>)>,
+    /// Confirmed acks, and how many seeks had begun when they were asked for.
+    acked: BTreeMap<(GroupKey, Offset), u64>,
+}
+
+impl Invariant for AcksStay {
+    fn name(&self) -> &'static str {
+        "acks_stay"
+    }
+
+    fn promise(&self) -> &'static str {
+        "a group's progress survives as its messages do (DESIGN, The way of a message); a message is delivered again only after a nack, a timeout, a lost member, a lost leader, a seek or a redrive (CONTRACT)"
+    }
+
+    fn observe(&mut self, _: &Moment, facts: &Facts, event: &Event) -> Verdict {
+        match event {
+            Event::Settle { op, group, verbs } => {
+                if let Some(seeks) = facts.seeks_of(&key(group)) {
+                    let acks = verbs.iter().map(|(offset, _, verb)| (*offset, *verb == Verb::Ack)).collect();
+                    self.asked.insert(*op, (key(group), seeks, acks));
+                }
+                Ok(0)
+            }
+            Event::Settled { op, answer: Answer::Done(statuses) } => {
+                let Some((group, seeks, acks)) = self.asked.remove(op) else { return Ok(0) };
+                for ((offset, is_ack), status) in acks.into_iter().zip(statuses) {
+                    if is_ack && *status == Status::Acked {
+                        self.acked.insert((group.clone(), offset), seeks);
+                    }
+                }
+                Ok(0)
+            }
+            Event::Pulled { group, messages, .. } => {
+                let seeks = facts.seeks_of(&key(group));
+                for (seen, delivery) in messages {
+                    let acked = self.acked.get(&(key(group), seen.offset)).copied();
+                    if acked.is_some() && acked == seeks {
+                        return Err(format!(
+                            "{group:?}: offset {} was acked, and was delivered again, for the {delivery}th time",
+                            seen.offset
+                        ));
+                    }
+                }
+                Ok(messages.len() as u64)
+            }
+            Event::Probe { group, view } => {
+                let Some(seeks) = facts.seeks_of(&key(group)) else { return Ok(0) };
+                let from = (key(group), 0);
+                let to = (key(group), Offset::MAX);
+                let mut checks = 0;
+                for ((_, offset), _) in self.acked.range(from..to).filter(|(_, at)| **at == seeks) {
+                    let is_done = *offset < view.floor || view.acked.iter().any(|(a, b)| (*a..*b).contains(offset));
+                    if !is_done {
+                        return Err(format!(
+                            "{group:?}: the ack of offset {offset} was confirmed, and is gone: {view:?}"
+                        ));
+                    }
+                    checks += 1;
+                }
+                Ok(checks)
+            }
+            _ => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Reads everything, while nobody is at work.
+
+use std::time::Duration;
+
+use gem_shard::log::{Read, ShardLog};
+use gem_types::{PartitionId, Result, TopicName};
+
+use super::{Mesh, admin, group, members, seen_in};
+use crate::event::Event;
+
+/// How long a group may take to be emptied: longer than any delay of the workload, and any backoff.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(900);
+
+/// Audits every partition and every group's state.
+pub async fn audit(mesh: &Mesh) -> Result<()> {
+    for (name, partition) in partitions(mesh).await? {
+        audit_partition(mesh, &name, partition).await?;
+    }
+    mesh.world.emit(Event::Audited);
+    admin::probe(mesh);
+    Ok(())
+}
+
+/// Empties every group.
+pub async fn drain(mesh: &Mesh) -> Result<()> {
+    for (name, partition) in partitions(mesh).await? {
+        for setup in mesh.world.setup.topics.iter().filter(|setup| setup.name == name.as_str()) {
+            for group in setup.groups.iter().filter_map(|(group_name, _)| group(&name, partition, group_name)) {
+                if let Some(lag) = members::drain(mesh, &group, DRAIN_PATIENCE).await {
+                    mesh.world.emit(Event::Drained { group, lag });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn partitions(mesh: &Mesh) -> Result<Vec<(TopicName, PartitionId)>> {
+    let mut all = Vec::new();
+    for shard in mesh.shards.iter() {
+        let page = shard.list_topics(String::new(), None, 1_000).await?;
+        for info in page.topics {
+            for partition in &info.partitions {
+                mesh.world.meet(partition.id, &info.name, &info.config);
+                all.push((info.name.clone(), partition.id));
+            }
+        }
+    }
+    Ok(all)
+}
+
+async fn audit_partition(mesh: &Mesh, name: &TopicName, partition: PartitionId) -> Result<()> {
+    let Some(home) = mesh.home(name) else { return Ok(()) };
+    let (mut at, mut records) = (0, Vec::new());
+    loop {
+        let read = Read { partition, from: at, max_bytes: 256 << 10, wait: Duration::ZERO };
+        let out = home.read(read).await?;
+        for batch in &out.batches {
+            records.extend(seen_in(batch, at.max(out.stats.earliest))?);
+        }
+        at = out.next;
+        if at >= out.stats.next {
+            // A cut may have fallen between two reads.
+            records.retain(|seen| seen.offset >= out.stats.earliest);
+            mesh.world.emit(Event::Audit { partition, stats: out.stats, records });
+            return Ok(());
+        }
+    }
+}
