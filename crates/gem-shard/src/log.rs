@@ -398,5 +398,11 @@ pub trait Router: Send + Sync + 'static {
 pub trait DeadLetters: Send + Sync + 'static {
     /// Publishes `record` to dead-letter topic `topic` once per `(source, offset)`, however often
     /// it is called, and answers once that is durable.
-    fn publish(&self, topic: TopicName, source: PartitionId, offset: Offset, record: Bytes) -> BoxFuture<'_, Result<()>>;
+    fn publish(
+        &self,
+        topic: TopicName,
+        source: PartitionId,
+        offset: Offset,
+        record: Bytes,
+    ) -> BoxFuture<'_, Result<()>>;
 }

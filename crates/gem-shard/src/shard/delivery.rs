@@ -25,6 +25,9 @@ pub(crate) enum Errand {
     DeadLetter { group: GroupRef, offset: Offset, batch: RecordBatch, index: u32 },
 }
 
+/// A pull and whom to answer.
+type WaitingPull = (Pull, Reply<Vec<Delivered>>);
+
 type GroupKey = (PartitionId, GroupName);
 
 /// The groups of a shard on its leader, with everybody who waits for them. The tables of callers
@@ -36,7 +39,7 @@ pub(crate) struct Delivery {
     pulls: BTreeMap<RequestId, (GroupRef, Reply<Vec<Delivered>>)>,
     settles: BTreeMap<RequestId, Reply<Vec<Status>>>,
     /// Pulls from groups that are being made.
-    making: BTreeMap<GroupKey, Vec<(Pull, Reply<Vec<Delivered>>)>>,
+    making: BTreeMap<GroupKey, Vec<WaitingPull>>,
     next_request: RequestId,
     actions: Vec<Action>,
 }
