@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gem_store::disk::{Disk, DiskFile, SimDisk, Space};
@@ -20,15 +20,16 @@ use crate::chance::Chance;
 #[derive(Clone)]
 pub struct LifeDisk {
     life: Arc<Life>,
+    /// Planted: some flushes of what was written through this handle are answered and not made.
+    lies: bool,
 }
 
 struct Life {
     disk: SimDisk,
     stores: ModelStores,
     is_dead: AtomicBool,
-    /// Planted: this many of a hundred flushes of files are answered and not made.
+    /// Planted: this many of a hundred flushes are answered and not made.
     lies: Option<(u64, Mutex<Chance>)>,
-    skipped: AtomicU64,
 }
 
 impl fmt::Debug for LifeDisk {
@@ -42,8 +43,13 @@ impl LifeDisk {
     /// they are made, for the simulator's check of itself.
     pub fn new(disk: SimDisk, stores: ModelStores, lies: Option<(u64, Chance)>) -> LifeDisk {
         let lies = lies.map(|(percent, chance)| (percent, Mutex::new(chance)));
-        let (is_dead, skipped) = Default::default();
-        LifeDisk { life: Arc::new(Life { disk, stores, is_dead, lies, skipped }) }
+        let is_dead = AtomicBool::new(false);
+        LifeDisk { life: Arc::new(Life { disk, stores, is_dead, lies }), lies: false }
+    }
+
+    /// A handle through which a planted bug shows: the journal's.
+    pub fn planted(&self) -> LifeDisk {
+        LifeDisk { life: self.life.clone(), lies: true }
     }
 
     /// The process is gone: every operation fails from now on.
@@ -61,7 +67,7 @@ impl LifeDisk {
     }
 
     fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(LifeFile { life: self.life.clone(), file })
+        Arc::new(LifeFile { life: self.life.clone(), file, lies: self.lies, is_written: AtomicBool::new(false) })
     }
 }
 
@@ -84,9 +90,7 @@ impl Life {
     /// Planted: whether this flush is answered and not made.
     fn skips(&self) -> bool {
         let Some((percent, chance)) = &self.lies else { return false };
-        let skips = chance.lock().unwrap_or_else(PoisonError::into_inner).percent(*percent);
-        self.skipped.fetch_add(u64::from(skips), Ordering::Relaxed);
-        skips
+        chance.lock().unwrap_or_else(PoisonError::into_inner).percent(*percent)
     }
 }
 
@@ -135,6 +139,9 @@ impl Disk for LifeDisk {
 struct LifeFile {
     life: Arc<Life>,
     file: Arc<dyn DiskFile>,
+    lies: bool,
+    /// Something was written since the last flush: the first flush of a new file is always made.
+    is_written: AtomicBool,
 }
 
 impl fmt::Debug for LifeFile {
@@ -149,11 +156,12 @@ impl DiskFile for LifeFile {
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.is_written.store(true, Ordering::Relaxed);
         self.life.run(|| self.file.write_at(parts, offset))
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.life.skips() {
+        if self.lies && self.is_written.swap(false, Ordering::Relaxed) && self.life.skips() {
             return self.life.run(|| Ok(()));
         }
         self.life.run(|| self.file.sync())

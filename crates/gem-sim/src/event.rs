@@ -1,8 +1,12 @@
 //! What happens in a run, as clients and operators see it: the trace is made of it, and the
 //! invariants look at nothing else.
 
+use std::fmt;
+
 use gem_shard::log::{GroupRef, PartitionStats, Placed, Status, TopicConfig, Verb};
 use gem_types::{Code, Offset, PartitionId, TimestampMs, TopicName};
+
+use crate::trace;
 
 /// Names a message for the whole run: its producer and its number there.
 pub type MessageId = (u32, u64);
@@ -44,6 +48,25 @@ pub struct Seen {
     pub hash: u64,
     /// In a dead-letter topic: the offset it came from.
     pub source: Option<Offset>,
+}
+
+impl Seen {
+    /// All of it, as one number.
+    fn fold(&self, hash: u64) -> u64 {
+        let numbers = [self.offset, self.timestamp_ms as u64, self.message.0.into(), self.message.1, self.hash];
+        let hash = numbers.into_iter().fold(hash, |hash, number| trace::hash(hash, &number.to_le_bytes()));
+        trace::hash(hash, self.key.as_bytes())
+    }
+}
+
+/// Records as the trace has them: how many, from where, and a hash of all.
+struct Brief<'a>(&'a [Seen]);
+
+impl fmt::Debug for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hash = self.0.iter().fold(trace::EMPTY, |hash, seen| seen.fold(hash));
+        write!(f, "{} records, {hash:016x}", self.0.len())
+    }
 }
 
 /// How a call ended.
@@ -156,4 +179,21 @@ pub enum Event {
     Probe { group: GroupRef, view: GroupView },
     /// At the end, a group was emptied, or could not be: what is left.
     Drained { group: GroupRef, lag: u64 },
+}
+
+/// An event as the trace has it: long reads in short.
+pub struct Traced<'a>(pub &'a Event);
+
+impl fmt::Debug for Traced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Event::Audit { partition, stats, records } => {
+                write!(f, "Audit {partition} {stats:?} {:?}", Brief(records))
+            }
+            Event::Read { partition, from, next, records, stats } => {
+                write!(f, "Read {partition} {from}..{next} {stats:?} {:?}", Brief(records))
+            }
+            event => event.fmt(f),
+        }
+    }
 }

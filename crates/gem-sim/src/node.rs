@@ -63,7 +63,8 @@ impl Node {
         let founding = FoundingConfig { k: setup.shards_log2, secret: None };
         let (identity, founded) = Identity::load_or_found(&disk, dir, &random, &founding).map_err(io::Error::other)?;
         let shared: Arc<dyn gem_store::disk::Disk> = Arc::new(disk.clone());
-        let opened = Journal::open(shared.clone(), &dir.join("journal"), journal_config(setup), world.clock.clone());
+        let planted = Arc::new(disk.planted());
+        let opened = Journal::open(planted, &dir.join("journal"), journal_config(setup), world.clock.clone());
         let (journal, writer) = opened.map_err(io::Error::other)?;
         let mut writing = JoinSet::new();
         writing.spawn(write(world.clone(), writer, chance.fork()));

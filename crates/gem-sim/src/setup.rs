@@ -106,7 +106,7 @@ impl Setup {
             frontier_chunk: chance.between(4, 200),
             flush_ms_max: chance.between(1, 12),
             lives: chance.between(3, 6) as u32,
-            life_ms_max: chance.between(1_000, 12_000),
+            life_ms_max: chance.between(1_000, 9_000),
             topics: topics(chance),
         }
     }

@@ -3,6 +3,9 @@
 
 use std::fmt::Write;
 
+/// The hash of nothing.
+pub const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+
 /// Takes lines in.
 #[derive(Debug)]
 pub struct Trace {
@@ -15,7 +18,7 @@ pub struct Trace {
 impl Trace {
     /// An empty trace, printed as it grows if `is_printed`.
     pub fn new(is_printed: bool) -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, lines: 0, is_printed, line: String::new() }
+        Trace { hash: EMPTY, lines: 0, is_printed, line: String::new() }
     }
 
     /// Adds what happened at virtual time `at_ms`.

@@ -11,7 +11,7 @@ use gem_types::{PartitionId, TopicName};
 
 use crate::chance::Chance;
 use crate::clock::SimClock;
-use crate::event::{Event, OpId};
+use crate::event::{Event, OpId, Traced};
 use crate::facts::{Facts, Moment};
 use crate::invariants::{Checks, Invariants};
 use crate::node::Stores;
@@ -106,7 +106,7 @@ impl World {
         let at_ms = self.clock.now_ms();
         let mut inner = self.inner();
         let Inner { trace, facts, invariants, violation, life, totals, .. } = &mut *inner;
-        trace.add(at_ms, &event);
+        trace.add(at_ms, &Traced(&event));
         if matches!(event, Event::Starting) {
             *life += 1;
         }

@@ -3,12 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use gem_types::PartitionId;
+
 use super::{Invariant, Verdict};
-use crate::event::{Event, MessageId};
+use crate::event::{Event, Kind, MessageId, OpId};
 use crate::facts::{Facts, Moment};
 
 /// See the module.
-pub struct KeyOrder;
+#[derive(Default)]
+pub struct KeyOrder {
+    /// The first publish of each message to each partition: what comes again keeps its turn.
+    published: BTreeMap<(PartitionId, MessageId), OpId>,
+}
 
 impl Invariant for KeyOrder {
     fn name(&self) -> &'static str {
@@ -20,27 +26,41 @@ impl Invariant for KeyOrder {
     }
 
     fn observe(&mut self, _: &Moment, facts: &Facts, event: &Event) -> Verdict {
-        let Event::Audit { partition, records, .. } = event else { return Ok(0) };
-        if facts.partitions.get(partition).is_none_or(|fact| fact.topic.is_dead_letter()) {
-            return Ok(0);
-        }
-        let mut last: BTreeMap<(u32, &str), MessageId> = BTreeMap::new();
-        let mut known = BTreeSet::new();
-        for seen in records {
-            // One that came again after its id's window has a second place; its first one counts.
-            if !known.insert(seen.message) {
-                continue;
+        match event {
+            Event::Publish { op, partition, messages, .. } => {
+                for sent in messages {
+                    self.published.entry((*partition, sent.message)).or_insert(*op);
+                }
+                Ok(0)
             }
-            let (producer, _) = seen.message;
-            if let Some(before) = last.insert((producer, &seen.key), seen.message)
-                && before > seen.message
-            {
-                return Err(format!(
-                    "key {:?} of {partition}: {before:?} is stored before {:?}, at offset {}",
-                    seen.key, seen.message, seen.offset
-                ));
+            Event::Audit { partition, records, .. } => {
+                let Some(fact) = facts.partitions.get(partition).filter(|fact| !fact.topic.is_dead_letter()) else {
+                    return Ok(0);
+                };
+                let mut last: BTreeMap<(u32, &str), (OpId, MessageId)> = BTreeMap::new();
+                let mut known = BTreeSet::new();
+                for seen in records {
+                    // One that came again after its id's window has a second place; its first one
+                    // counts, which a cut may have taken.
+                    let has_ids = facts.messages.get(&seen.message).is_some_and(|message| message.kind == Kind::Ids);
+                    if !known.insert(seen.message) || (has_ids && fact.may_trim()) {
+                        continue;
+                    }
+                    let Some(op) = self.published.get(&(*partition, seen.message)) else { continue };
+                    let (producer, _) = seen.message;
+                    let turn = (*op, seen.message);
+                    if let Some(before) = last.insert((producer, &seen.key), turn)
+                        && before > turn
+                    {
+                        return Err(format!(
+                            "key {:?} of {partition}: {:?} is stored before {:?}, at offset {}",
+                            seen.key, before.1, seen.message, seen.offset
+                        ));
+                    }
+                }
+                Ok(records.len() as u64)
             }
+            _ => Ok(0),
         }
-        Ok(records.len() as u64)
     }
 }

@@ -7,7 +7,6 @@ use crate::event::{Event, Kind, MessageId, Seen};
 use crate::facts::{Facts, Moment};
 
 /// See the module.
-#[derive(Default)]
 pub struct StoredOnce;
 
 impl Invariant for StoredOnce {

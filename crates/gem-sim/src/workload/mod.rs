@@ -151,7 +151,7 @@ pub fn seen_in(batch: &RecordBatch, from: Offset) -> Result<Vec<Seen>> {
             // Contents that nobody sent show as what they are: no message of the workload.
             message: message.unwrap_or((u32::MAX, 0)),
             key: record.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned()).unwrap_or_default(),
-            hash: trace::hash(0xcbf2_9ce4_8422_2325, &record.value),
+            hash: trace::hash(trace::EMPTY, &record.value),
             source,
         });
     }
