@@ -13,8 +13,10 @@ use gem_types::{Code, Error, Offset, PartitionId, Result, TopicName, ring};
 
 use crate::world::World;
 
-/// The header that names the source offset, as the gateway's.
+/// The headers that name the source, as the gateway's.
 pub const SOURCE_OFFSET: &str = "gem-source-offset";
+/// See [`SOURCE_OFFSET`].
+pub const SOURCE_PARTITION: &str = "gem-source-partition";
 const WAIT: Duration = Duration::from_secs(5);
 
 /// Publishes to the shards of one life.
@@ -41,6 +43,7 @@ impl DeadLetterPublisher {
         let shard = shard.ok_or_else(|| Error::unavailable("no shard", 100))?;
         let batch = RecordBatch::open(record).map_err(|e| damaged(&e))?;
         let mut message = batch.record(0).map_err(|e| damaged(&e))?.into_message();
+        message.headers.push((SOURCE_PARTITION.to_owned(), Bytes::from(source.to_string())));
         message.headers.push((SOURCE_OFFSET.to_owned(), Bytes::from(offset.to_string())));
         let id = message.id.clone().unwrap_or_default();
         let mut builder = BatchBuilder::new();

@@ -46,8 +46,8 @@ pub struct Seen {
     pub key: String,
     /// A hash of its whole payload.
     pub hash: u64,
-    /// In a dead-letter topic: the offset it came from.
-    pub source: Option<Offset>,
+    /// In a dead-letter topic: where it came from.
+    pub source: Option<(PartitionId, Offset)>,
 }
 
 impl Seen {
@@ -177,6 +177,8 @@ pub enum Event {
     Sought { op: OpId, answer: Answer<()> },
     /// A group's state, as applied.
     Probe { group: GroupRef, view: GroupView },
+    /// The replicated state of a shard, while nothing changes it any more.
+    Digest { shard: String, rows: usize, digest: u64 },
     /// At the end, a group was emptied, or could not be: what is left.
     Drained { group: GroupRef, lag: u64 },
 }

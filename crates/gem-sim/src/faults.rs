@@ -17,11 +17,20 @@ pub fn draw_end(chance: &mut Chance) -> End {
     }
 }
 
+/// How the last life ends, in which nobody is at work.
+pub fn draw_last_end(chance: &mut Chance) -> End {
+    match chance.below(3) {
+        0 => End::PowerCut,
+        1 => End::Killed,
+        _ => End::Stopped,
+    }
+}
+
 /// Slow flushes and jumps of the wall clock, until it is aborted.
 pub async fn disturb(world: Arc<World>, mut chance: Chance) {
     world.set_slow(false);
     loop {
-        tokio::time::sleep(Duration::from_millis(chance.between(200, 4_000))).await;
+        tokio::time::sleep(Duration::from_millis(chance.between(100, 2_500))).await;
         match chance.below(4) {
             0 => {
                 world.set_slow(true);

@@ -19,6 +19,8 @@ use crate::world::{Totals, Violation, World};
 
 /// A run that takes longer, in virtual time, hangs.
 const RUN_MAX: Duration = Duration::from_secs(20_000);
+/// After so long without clients nothing changes any more.
+const SETTLED: Duration = Duration::from_secs(40);
 /// How long to wait for a power cut in the middle of an operation.
 const CUT_WAIT_MS: u64 = 2_000;
 
@@ -80,15 +82,16 @@ async fn live(world: &Arc<World>, chance: &mut Chance) {
     let mut workload = Workload::new(world, chance);
     for life in 0..=world.setup.lives {
         let is_last = life == world.setup.lives;
-        let end = if is_last { End::Stopped } else { faults::draw_end(chance) };
+        let end = if is_last { faults::draw_last_end(chance) } else { faults::draw_end(chance) };
         live_once(world, &mut workload, end, is_last, chance).await;
         if world.violation().is_some() {
             return;
         }
     }
-    // What a clean stop leaves must read as it did.
+    // Nothing was on its way: what was left must read as it did.
     if let Some(node) = start(world, chance).await {
         let mesh = mesh_of(world, &node);
+        report_audit(world, audit::digests(&mesh));
         report_audit(world, audit::audit(&mesh).await);
         drop(mesh);
         stop(world, node).await;
@@ -179,6 +182,9 @@ async fn live_once(world: &Arc<World>, workload: &mut Workload, end: End, is_las
         clients.shutdown().await;
         report_audit(world, audit::drain(&mesh).await);
         report_audit(world, audit::audit(&mesh).await);
+        // Cuts and expiries that are due, and leases, come to their end.
+        tokio::time::sleep(SETTLED).await;
+        report_audit(world, audit::digests(&mesh));
     }
     if let End::PowerCutAfter(n) = end {
         world.disk.cut_power_after(n);

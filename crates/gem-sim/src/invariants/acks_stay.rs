@@ -63,8 +63,9 @@ impl Invariant for AcksStay {
                 let to = (key(group), Offset::MAX);
                 let mut checks = 0;
                 for ((_, offset), _) in self.acked.range(from..to).filter(|(_, at)| **at == seeks) {
-                    let is_done = *offset < view.floor || view.acked.iter().any(|(a, b)| (*a..*b).contains(offset));
-                    if !is_done {
+                    let after = view.acked.partition_point(|(_, end)| end <= offset);
+                    let is_acked = view.acked.get(after).is_some_and(|(begin, _)| begin <= offset);
+                    if *offset >= view.floor && !is_acked {
                         return Err(format!(
                             "{group:?}: the ack of offset {offset} was confirmed, and is gone: {view:?}"
                         ));

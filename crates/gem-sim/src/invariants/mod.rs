@@ -4,6 +4,7 @@
 mod acks_stay;
 mod at_least_once;
 mod attempts;
+mod dead_letters;
 mod floors;
 mod key_order;
 mod key_turns;
@@ -12,6 +13,7 @@ mod one_holder;
 mod places_kept;
 mod refusals;
 mod serves;
+mod state_kept;
 mod stored_once;
 
 use std::collections::BTreeMap;
@@ -57,6 +59,8 @@ impl Invariants {
             Box::new(attempts::Attempts::default()),
             Box::new(one_holder::OneHolder::default()),
             Box::new(at_least_once::AtLeastOnce::default()),
+            Box::new(dead_letters::DeadLetters::default()),
+            Box::new(state_kept::StateKept::default()),
         ];
         let checks = all.iter().map(|invariant| (invariant.name(), 0)).collect();
         Invariants { all, checks }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use gem_types::{Offset, PartitionId};
+
 use super::{Invariant, Verdict};
 use crate::event::{Event, Kind, MessageId, Seen};
 use crate::facts::{Facts, Moment};
@@ -21,7 +23,7 @@ impl Invariant for StoredOnce {
     fn observe(&mut self, _: &Moment, facts: &Facts, event: &Event) -> Verdict {
         let Event::Audit { partition, records, .. } = event else { return Ok(0) };
         let Some(fact) = facts.partitions.get(partition) else { return Ok(0) };
-        let mut first: BTreeMap<(MessageId, Option<u64>), &Seen> = BTreeMap::new();
+        let mut first: BTreeMap<(MessageId, Option<(PartitionId, Offset)>), &Seen> = BTreeMap::new();
         for seen in records {
             let Some(before) = first.insert((seen.message, seen.source), seen) else { continue };
             let has_window = seen.source.is_some()

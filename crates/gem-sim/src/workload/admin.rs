@@ -12,13 +12,13 @@ use crate::stores::View;
 /// Does this and that until it is aborted.
 pub async fn run(mesh: Mesh, mut chance: Chance) {
     loop {
-        mesh.rest(chance.between(50, 800)).await;
+        mesh.rest(chance.between(50, 500)).await;
         let Some(setup) = chance.pick(&mesh.world.setup.topics).cloned() else { return };
         match chance.below(10) {
-            0 if setup.purges => purge(&mesh, &setup).await,
-            1 if setup.churns => delete(&mesh, &setup).await,
-            2 => seek(&mesh, &setup, &mut chance).await,
-            3 | 4 => {
+            0..2 if setup.purges => purge(&mesh, &setup).await,
+            0..4 if setup.churns => delete(&mesh, &setup).await,
+            4 => seek(&mesh, &setup, &mut chance).await,
+            5 | 6 => {
                 if let Some(shard) = chance.pick(&mesh.shards) {
                     // Where it fails the disk is gone, and the life with it.
                     let _ = shard.flush_index().await;

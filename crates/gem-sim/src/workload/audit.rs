@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use gem_shard::log::{Read, ShardLog};
-use gem_types::{PartitionId, Result, TopicName};
+use gem_store::index::ordered::Family;
+use gem_types::{Error, PartitionId, Result, TopicName};
 
 use super::{Mesh, admin, group, members, seen_in};
 use crate::event::Event;
+use crate::trace;
 
 /// How long a group may take to be emptied: longer than any delay of the workload, and any backoff.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(900);
@@ -31,6 +33,21 @@ pub async fn drain(mesh: &Mesh) -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// The state's rows begin behind the applied index (gem-shard's `machine/keys.rs`), which every
+/// start raises: a term begins with an entry of its own.
+const BEHIND_APPLIED: [u8; 2] = [1, 2];
+
+/// Notes every shard's state, of which nothing is on its way.
+pub fn digests(mesh: &Mesh) -> Result<()> {
+    for shard in mesh.shards.iter() {
+        let rows = shard.store().scan(Family::State, &BEHIND_APPLIED, &[u8::MAX], usize::MAX);
+        let rows = rows.map_err(|e| Error::internal(e.to_string()))?;
+        let digest = rows.iter().fold(trace::EMPTY, |hash, (key, value)| trace::hash(trace::hash(hash, key), value));
+        mesh.world.emit(Event::Digest { shard: shard.prefix().to_string(), rows: rows.len(), digest });
     }
     Ok(())
 }

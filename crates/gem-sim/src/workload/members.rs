@@ -18,6 +18,8 @@ pub struct Member {
     topic: &'static str,
     group: &'static str,
     name: String,
+    /// Of a hundred messages, it nacks so many.
+    nacks: u64,
     /// What it holds and has said nothing of.
     held: Kept<Vec<Token>>,
 }
@@ -32,9 +34,10 @@ struct Token {
 
 impl Member {
     /// Member `number` of a group.
-    pub fn new(topic: &'static str, group: &'static str, number: u32) -> Member {
+    pub fn new(topic: &'static str, group: &'static str, number: u32, chance: &mut Chance) -> Member {
         let held = Arc::new(Mutex::new(Vec::new()));
-        Member { topic, group, name: format!("m{number}"), held }
+        let nacks = if chance.percent(25) { 50 } else { chance.below(15) };
+        Member { topic, group, name: format!("m{number}"), nacks, held }
     }
 
     /// Consumes until it is aborted.
@@ -93,9 +96,12 @@ impl Member {
         let tokens = note(mesh, &group, &self.name, asked_ms, &messages);
         let mut verbs = Vec::new();
         for token in tokens {
+            if chance.percent(self.nacks) {
+                verbs.push((token, Verb::Nack { delay_ms: chance.below(800) }));
+                continue;
+            }
             match chance.below(100) {
-                0..70 => verbs.push((token, Verb::Ack)),
-                70..80 => verbs.push((token, Verb::Nack { delay_ms: chance.below(800) })),
+                0..80 => verbs.push((token, Verb::Ack)),
                 80..92 => with(&self.held, |held| held.push(token)),
                 92..96 => {
                     with(&self.held, |held| held.push(token.clone()));

@@ -17,7 +17,7 @@ use gem_types::{Code, GroupName, Message, Offset, PartitionId, Result, TopicName
 use tokio::task::JoinSet;
 
 use crate::chance::Chance;
-use crate::dead_letters::SOURCE_OFFSET;
+use crate::dead_letters::{SOURCE_OFFSET, SOURCE_PARTITION};
 use crate::event::{Answer, Event, Kind, MessageId, Seen, Sent};
 use crate::trace;
 use crate::world::World;
@@ -144,7 +144,9 @@ pub fn seen_in(batch: &RecordBatch, from: Offset) -> Result<Vec<Seen>> {
         let text = String::from_utf8_lossy(&record.value);
         let name = text.split('|').next().and_then(|name| name.split_once('.'));
         let message = name.and_then(|(producer, number)| Some((producer.parse().ok()?, number.parse().ok()?)));
-        let source = record.header(SOURCE_OFFSET).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        let header = |name| record.header(name).and_then(|value| std::str::from_utf8(value).ok());
+        let source_partition = header(SOURCE_PARTITION).and_then(|text| text.parse().ok());
+        let source = source_partition.zip(header(SOURCE_OFFSET).and_then(|text| text.parse().ok()));
         all.push(Seen {
             offset: record.offset,
             timestamp_ms: record.timestamp_ms,
@@ -179,7 +181,7 @@ impl Workload {
         let mut members = Vec::new();
         for setup in &world.setup.topics {
             for (group, count) in &setup.groups {
-                members.extend((0..*count).map(|n| members::Member::new(setup.name, group, n)));
+                members.extend((0..*count).map(|n| members::Member::new(setup.name, group, n, chance)));
             }
         }
         Workload { producers: producers::all(world, chance), members, chance: chance.fork() }
