@@ -226,7 +226,7 @@ impl Proposer {
             match wanted {
                 // Nobody waits for it any more: it is not stored.
                 Wanted::Append(pending) if pending.caller.reply.is_closed() => {}
-                Wanted::Change(_, reply) if reply.is_closed() => {}
+                Wanted::Change(change, reply) if reply.is_closed() && !change.freezes() => {}
                 Wanted::Append(pending) => match self.refusal(&pending.append, size, has_room) {
                     Some(error) => drop(pending.caller.reply.send(Err(error))),
                     None => {

@@ -88,6 +88,14 @@ pub(crate) enum Change {
     DeleteGroup(GroupRef),
 }
 
+impl Change {
+    /// Dispatch holds the group still until it hears what came of this: so it is carried out even
+    /// where its caller is gone, or the group would stand still for good.
+    pub fn freezes(&self) -> bool {
+        matches!(self, Change::Seek(..) | Change::DeleteGroup(..))
+    }
+}
+
 /// What a change came to.
 #[derive(Clone, Debug)]
 pub(crate) enum Changed {
