@@ -12,8 +12,16 @@ use crate::facts::{Facts, GroupKey, Moment, key};
 /// See the module.
 #[derive(Default)]
 pub struct Attempts {
-    /// The last count seen, and how many seeks had begun by then, if that was clear.
-    last: BTreeMap<(GroupKey, Offset), (u32, Option<u64>)>,
+    last: BTreeMap<(GroupKey, Offset), Last>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    count: u32,
+    /// How many seeks had begun by then, if that was clear.
+    seeks: Option<u64>,
+    /// It was acked, perhaps: what is done and comes back by a seek begins anew.
+    is_acked: bool,
 }
 
 impl Invariant for Attempts {
@@ -30,11 +38,12 @@ impl Invariant for Attempts {
             Event::Pulled { group, messages, .. } => {
                 let seeks = facts.seeks_of(&key(group));
                 for (seen, delivery) in messages {
-                    let before = self.last.insert((key(group), seen.offset), (*delivery, seeks));
+                    let last = Last { count: *delivery, seeks, is_acked: false };
+                    let before = self.last.insert((key(group), seen.offset), last);
                     let is_wrong = match before {
                         None => *delivery == 0,
-                        Some((last, then)) if then.is_some() && then == seeks => *delivery <= last,
-                        Some((last, _)) => *delivery < last,
+                        Some(last) if last.seeks.is_some() && last.seeks == seeks => *delivery <= last.count,
+                        Some(last) => *delivery < last.count && !last.is_acked,
                     };
                     if is_wrong {
                         return Err(format!(
@@ -45,11 +54,10 @@ impl Invariant for Attempts {
                 }
                 Ok(messages.len() as u64)
             }
-            // What is done and comes back by a seek begins anew.
             Event::Settle { group, verbs, .. } => {
                 for (offset, _, verb) in verbs {
-                    if *verb == Verb::Ack && facts.seeks.contains_key(&key(group)) {
-                        self.last.remove(&(key(group), *offset));
+                    if let Some(last) = self.last.get_mut(&(key(group), *offset)) {
+                        last.is_acked |= *verb == Verb::Ack;
                     }
                 }
                 Ok(0)
