@@ -21,6 +21,9 @@ use crate::ready::Ready;
 use crate::rest::{self, App};
 use crate::serve::Server;
 
+/// Method, path, content type, body, status and code.
+type Case = (&'static str, &'static str, Option<&'static str>, &'static str, u16, &'static str);
+
 struct Up {
     server: Server,
     log: MemoryLog,
@@ -70,7 +73,7 @@ impl Up {
 #[tokio::test]
 async fn every_wrong_request_is_a_problem() {
     let up = up().await;
-    let table: [(&str, &str, Option<&str>, &str, u16, &str); 14] = [
+    let table: [Case; 14] = [
         ("GET", "/nowhere", None, "", 404, "not_found"),
         ("GET", "/v1/topics/t/nothing", None, "", 404, "not_found"),
         ("DELETE", "/v1/topics", None, "", 405, "invalid_argument"),

@@ -87,7 +87,7 @@ impl Cursor {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| bad())?;
         let mut rest = bytes.as_slice();
         if rest.len() < HEAD
-            || (rest.len() - HEAD) % ENTRY != 0
+            || !(rest.len() - HEAD).is_multiple_of(ENTRY)
             || rest.get_u8() != VERSION
             || rest.get_u32() != mark(topic)
         {

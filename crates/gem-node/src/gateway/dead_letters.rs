@@ -87,10 +87,10 @@ impl Gateway {
             Places::Refused { error, .. } => Err(error),
             Places::Each(each) => each.into_iter().collect::<Result<Vec<_>>>().map(|_| ()),
         };
-        if outcome.is_ok() {
-            if let Ok(source) = TopicName::new(from) {
-                self.metrics.topic(&source).dead_lettered.add(1);
-            }
+        if outcome.is_ok()
+            && let Ok(source) = TopicName::new(from)
+        {
+            self.metrics.topic(&source).dead_lettered.add(1);
         }
         outcome
     }
