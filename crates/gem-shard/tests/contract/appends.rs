@@ -38,7 +38,7 @@ async fn many_at_once_are_all_stored_once(node: &mut Node) {
     let log = node.log();
     let (p, q) = (make(log, "p").await, make(log, "q").await);
     let one = |n: usize| {
-        let partition = if n % 3 == 0 { q } else { p };
+        let partition = if n.is_multiple_of(3) { q } else { p };
         async move { (n, publish(log, partition, &[&format!("m{n}")]).await[0].offset) }
     };
     let placed = futures::future::join_all((0..600).map(one)).await;

@@ -36,6 +36,9 @@ pub struct TestClock {
     started: tokio::time::Instant,
 }
 
+/// What a volume is once mounted: disk, indexes, read pool and directory.
+type Mounted = (Arc<dyn Disk>, Arc<dyn OrderedStores>, Arc<dyn ReadPool>, PathBuf);
+
 impl Clock for TestClock {
     fn wall_ms(&self) -> i64 {
         EPOCH_MS + self.started.elapsed().as_millis() as i64
@@ -115,18 +118,17 @@ impl Node {
     }
 
     pub async fn try_start(&mut self) -> std::io::Result<()> {
-        let (disk, stores, pool, dir): (Arc<dyn Disk>, Arc<dyn OrderedStores>, Arc<dyn ReadPool>, PathBuf) =
-            match &self.volume {
-                Volume::Real { path, .. } => (
-                    Arc::new(OsDisk),
-                    Arc::new(RocksStores::open(path, RocksConfig::default()).unwrap()),
-                    Arc::new(ReadThreads::new(2, 1024).unwrap()),
-                    path.clone(),
-                ),
-                Volume::Sim { disk, stores } => {
-                    (Arc::new(disk.clone()), Arc::new(stores.clone()), Arc::new(InlineReads), Path::new("/gem").into())
-                }
-            };
+        let (disk, stores, pool, dir): Mounted = match &self.volume {
+            Volume::Real { path, .. } => (
+                Arc::new(OsDisk),
+                Arc::new(RocksStores::open(path, RocksConfig::default()).unwrap()),
+                Arc::new(ReadThreads::new(2, 1024).unwrap()),
+                path.clone(),
+            ),
+            Volume::Sim { disk, stores } => {
+                (Arc::new(disk.clone()), Arc::new(stores.clone()), Arc::new(InlineReads), Path::new("/gem").into())
+            }
+        };
         let config = self.journal_config.clone();
         let (journal, writer) = Journal::open(disk.clone(), &dir, config, self.clock.clone()).unwrap();
         let writer = match &self.volume {

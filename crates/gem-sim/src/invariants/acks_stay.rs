@@ -9,10 +9,13 @@ use super::{Invariant, Verdict};
 use crate::event::{Answer, Event, OpId};
 use crate::facts::{Facts, GroupKey, Moment, key};
 
+/// A settle under way: the group, its life, and each offset with whether it is an ack.
+type Asked = (GroupKey, u64, Vec<(Offset, bool)>);
+
 /// See the module.
 #[derive(Default)]
 pub struct AcksStay {
-    asked: BTreeMap<OpId, (GroupKey, u64, Vec<(Offset, bool)>)>,
+    asked: BTreeMap<OpId, Asked>,
     /// Confirmed acks, and how many seeks had begun when they were asked for.
     acked: BTreeMap<(GroupKey, Offset), u64>,
 }

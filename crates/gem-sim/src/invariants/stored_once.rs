@@ -8,6 +8,9 @@ use super::{Invariant, Verdict};
 use crate::event::{Event, Kind, MessageId, Seen};
 use crate::facts::{Facts, Moment};
 
+/// What must be there once: a message's id and, for dead letters, where it came from.
+type Identity = (MessageId, Option<(PartitionId, Offset)>);
+
 /// See the module.
 pub struct StoredOnce;
 
@@ -23,7 +26,7 @@ impl Invariant for StoredOnce {
     fn observe(&mut self, _: &Moment, facts: &Facts, event: &Event) -> Verdict {
         let Event::Audit { partition, records, .. } = event else { return Ok(0) };
         let Some(fact) = facts.partitions.get(partition) else { return Ok(0) };
-        let mut first: BTreeMap<(MessageId, Option<(PartitionId, Offset)>), &Seen> = BTreeMap::new();
+        let mut first: BTreeMap<Identity, &Seen> = BTreeMap::new();
         for seen in records {
             let Some(before) = first.insert((seen.message, seen.source), seen) else { continue };
             let has_window = seen.source.is_some()
