@@ -87,7 +87,7 @@ class Producer:
         self._producer_id = 0
         self._failures: list[errors.GemError] = []
         self._closed = False
-        self._stream_broken = False
+        self._stream_now = 0  # names the stream in use: an older one's sender must take nothing any more
         self._thread: threading.Thread | None = None
 
     def publish(self, topic: str, message: message_pb2.Message) -> Receipt:
@@ -149,7 +149,6 @@ class Producer:
                     self._lock.wait()
                 if self._closed and not (self._open or self._ready or self._unsettled):
                     return
-                self._stream_broken = False
                 self._ready.extendleft(reversed(self._unsettled))
                 self._unsettled.clear()
                 for request in self._ready:
@@ -180,7 +179,10 @@ class Producer:
             request_serializer=publisher_pb2.PublishStreamRequest.SerializeToString,
             response_deserializer=publisher_pb2.PublishStreamResponse.FromString,
         )
-        responses: Any = call(self._requests())
+        with self._lock:
+            self._stream_now += 1
+            stream = self._stream_now
+        responses: Any = call(self._requests(stream))
         try:
             for response in responses:
                 wait = self._settle(response)
@@ -194,26 +196,26 @@ class Producer:
             return failure.retry_after or 0.0
         finally:
             with self._lock:
-                self._stream_broken = True
+                self._stream_now += 1
                 self._lock.notify_all()
             responses.cancel()
         return 0.0
 
-    def _requests(self) -> Iterator[publisher_pb2.PublishStreamRequest]:
+    def _requests(self, stream: int) -> Iterator[publisher_pb2.PublishStreamRequest]:
         if self._producer_id == 0:
             # Learns the producer's id before anything is sent that may have to be repeated.
             yield publisher_pb2.PublishStreamRequest()
             with self._lock:
-                self._lock.wait_for(lambda: self._producer_id != 0 or self._stream_broken)
+                self._lock.wait_for(lambda: self._producer_id != 0 or self._stream_now != stream)
         while True:
             with self._lock:
-                while not self._stream_broken and (
+                while self._stream_now == stream and (
                     len(self._unsettled) >= WINDOW_REQUESTS or not (self._ready or self._open)
                 ):
                     if self._closed and not (self._open or self._ready or self._unsettled):
                         return
                     self._lock.wait()
-                if self._stream_broken:
+                if self._stream_now != stream:
                     return
                 if self._ready:
                     request = self._ready.popleft()

@@ -145,7 +145,7 @@ class Subscription:
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._error: BaseException | None = None
-        self._broken = False
+        self._stream_now = 0  # names the stream in use: an older one's sender must take nothing any more
         self._call: Any = None
         self._leases = _Leases(self._settler, max_lease)
         self._threads = [threading.Thread(target=self._run, name="gem-subscription", daemon=True)]
@@ -219,8 +219,8 @@ class Subscription:
         try:
             if self._group:
                 self._leases.period(self._ack_timeout(channel))
-            self._broken = False
-            self._call = stub(self._requests())
+            self._stream_now += 1
+            self._call = stub(self._requests(self._stream_now))
             for response in self._call:
                 received = True
                 kind = response.WhichOneof("response")
@@ -242,11 +242,11 @@ class Subscription:
                 self._link.failed(channel)
             return received, errors.from_rpc(error, self._link.where)
         finally:
-            self._broken = True
+            self._stream_now += 1
             self._settler.lost()
             self._forget_inbox()
 
-    def _requests(self) -> Iterator[subscriber_pb2.SubscribeRequest]:
+    def _requests(self, stream: int) -> Iterator[subscriber_pb2.SubscribeRequest]:
         yield subscriber_pb2.SubscribeRequest(
             start=subscriber_pb2.SubscribeStart(
                 topic=self._topic,
@@ -258,7 +258,7 @@ class Subscription:
             )
         )
         while True:
-            said = self._settler.take(lambda: self._broken)
+            said = self._settler.take(lambda: self._stream_now != stream)
             if said is None:
                 return
             yield from said
@@ -295,7 +295,7 @@ class Subscription:
 
     def _end(self) -> None:
         self._stopping.set()
-        self._broken = True
+        self._stream_now += 1
         self._settler.closed = True
         self._settler.wake()
         self._leases.stop()
