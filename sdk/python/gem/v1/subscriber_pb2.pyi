@@ -231,7 +231,7 @@ class Started(_message.Message):
     CURSOR_FIELD_NUMBER: _builtins.int
     consumer: _builtins.str
     mode: _message_pb2.Mode.ValueType
-    """The mode asked for; unspecified where none was given."""
+    """The mode of the group; unspecified without one."""
     cursor: _builtins.str
     """Groupless readers: where reading starts, so that one that breaks off before its first
     batch continues without a gap.
