@@ -14,6 +14,11 @@ use super::topics::Topic;
 /// The most messages of one publish.
 pub const MESSAGES_MAX: usize = 100_000;
 
+/// The head of a record batch, before its records (RecordBatch v2).
+const HEAD_LEN: usize = 61;
+/// Text as long as a UUID's.
+const NIL_ID: &str = "00000000-0000-0000-0000-000000000000";
+
 /// What a client wants published.
 #[derive(Debug)]
 pub enum Input {
@@ -186,6 +191,18 @@ fn pack_parts(topic: &Topic, messages: &[Message], run: IdRun, now_ms: Timestamp
     Ok(shares.into_iter().map(|(p, indexes)| pack_part(p, messages, indexes, run, now_ms)).collect())
 }
 
+/// The most bytes that the batch of [`pack_part`] takes: a buffer that grows on the way would be
+/// copied each time, into pages that are new to the process.
+fn room(messages: &[Message], indexes: &[u32]) -> usize {
+    // An id of the gateway's is as long as any UUID.
+    let size = |message: &Message| BatchBuilder::encoded_size(message, message.id.as_deref().unwrap_or(NIL_ID));
+    let records: usize = match indexes {
+        [] => messages.iter().map(size).sum(),
+        chosen => chosen.iter().filter_map(|index| messages.get(*index as usize)).map(size).sum(),
+    };
+    HEAD_LEN + records
+}
+
 /// Packs the messages of `indexes` (all, where that is empty) into one batch.
 fn pack_part(
     partition: &PartitionInfo,
@@ -194,7 +211,7 @@ fn pack_part(
     run: IdRun,
     now_ms: TimestampMs,
 ) -> Part {
-    let mut builder = BatchBuilder::new();
+    let mut builder = BatchBuilder::with_capacity(room(messages, &indexes));
     let mut dedup = Vec::new();
     let mut text = [0; 36];
     let mut push = |index: usize, message: &Message| {
