@@ -14,8 +14,6 @@ use super::topics::Topic;
 /// The most messages of one publish.
 pub const MESSAGES_MAX: usize = 100_000;
 
-/// The head of a record batch, before its records (RecordBatch v2).
-const HEAD_LEN: usize = 61;
 /// Text as long as a UUID's.
 const NIL_ID: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -200,7 +198,7 @@ fn room(messages: &[Message], indexes: &[u32]) -> usize {
         [] => messages.iter().map(size).sum(),
         chosen => chosen.iter().filter_map(|index| messages.get(*index as usize)).map(size).sum(),
     };
-    HEAD_LEN + records
+    gem_types::batch::HEAD_LEN + records
 }
 
 /// Packs the messages of `indexes` (all, where that is empty) into one batch.
