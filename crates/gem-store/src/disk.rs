@@ -3,6 +3,7 @@
 //! The node uses [`OsDisk`]; the simulator [`SimDisk`], which loses what was not flushed, tears
 //! what was being written, and damages by seed.
 
+mod direct;
 mod lock;
 mod os;
 mod sim;

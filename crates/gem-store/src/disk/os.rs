@@ -1,4 +1,5 @@
-//! The operating system's files: buffered writes into preallocated files, and fdatasync.
+//! The operating system's files: preallocated, written directly where there is much and through
+//! the page cache otherwise, and fdatasync.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 
+use super::direct::Direct;
 use super::{Disk, DiskFile, Space};
 
 /// A volume of the operating system. What it creates is readable by its own user only.
@@ -35,11 +37,11 @@ impl Disk for OsDisk {
             let _ = std::fs::remove_file(path);
             return Err(error);
         }
-        Ok(Arc::new(OsFile(file)))
+        Ok(Arc::new(OsFile::new(file)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(OsFile(OpenOptions::new().read(true).write(true).open(path)?)))
+        Ok(Arc::new(OsFile::new(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -104,14 +106,55 @@ fn write_zeros(file: &File, size: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// The first `bytes` bytes of `parts`.
+fn first<'a>(parts: &'a [IoSlice<'_>], mut bytes: usize) -> Vec<IoSlice<'a>> {
+    let mut taken = Vec::new();
+    for part in parts {
+        let part = part.get(..bytes).unwrap_or(part);
+        bytes -= part.len();
+        taken.push(IoSlice::new(part));
+        if bytes == 0 {
+            break;
+        }
+    }
+    taken
+}
+
 #[derive(Debug)]
-struct OsFile(File);
+struct OsFile {
+    file: File,
+    direct: Direct,
+}
+
+impl OsFile {
+    fn new(file: File) -> Self {
+        OsFile { file, direct: Direct::default() }
+    }
+
+    /// Writes `parts` through the page cache.
+    fn write_buffered(&self, mut parts: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            let most = parts.len().min(SLICES_MAX);
+            match rustix::io::pwritev(&self.file, &parts[..most], offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    offset += n as u64;
+                    IoSlice::advance_slices(&mut parts, n);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
 
 impl DiskFile for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut got = 0;
         while let Some(rest) = buf.get_mut(got..).filter(|rest| !rest.is_empty()) {
-            match self.0.read_at(rest, offset + got as u64) {
+            match self.file.read_at(rest, offset + got as u64) {
                 Ok(0) => break,
                 Ok(n) => got += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -121,34 +164,62 @@ impl DiskFile for OsFile {
         Ok(got)
     }
 
-    fn write_at(&self, parts: &[IoSlice<'_>], mut offset: u64) -> io::Result<()> {
-        let mut parts = parts.to_vec();
-        let mut rest = &mut parts[..];
-        IoSlice::advance_slices(&mut rest, 0);
-        while !rest.is_empty() {
-            let most = rest.len().min(SLICES_MAX);
-            match rustix::io::pwritev(&self.0, &rest[..most], offset) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    offset += n as u64;
-                    IoSlice::advance_slices(&mut rest, n);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    fn write_at(&self, parts: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        let Some((before, whole)) = self.direct.write(&self.file, parts, offset)? else {
+            return self.write_buffered(&mut parts.to_vec(), offset);
+        };
+        self.write_buffered(&mut first(parts, before), offset)?;
+        let (mut rest, behind) = (parts.to_vec(), before + whole);
+        let mut rest = &mut rest[..];
+        IoSlice::advance_slices(&mut rest, behind);
+        self.write_buffered(rest, offset + behind as u64)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_size(&self, size: u64) -> io::Result<()> {
-        self.0.set_len(size)
+        self.file.set_len(size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whichever way the bytes take, what is read back is what was written, and nothing beside it changes.
+        #[test]
+        fn what_is_written_is_read_back(
+            offset in 0u64..10_000,
+            lengths in proptest::collection::vec(0usize..70_000, 0..6),
+            again in 0u64..10_000,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let file = OsDisk.create(&dir.path().join("file"), 1 << 20).unwrap();
+            let mut model = vec![0u8; 1 << 20];
+            for (round, at) in [(1u8, offset), (2, again)] {
+                let parts: Vec<Vec<u8>> = lengths
+                    .iter()
+                    .enumerate()
+                    .map(|(i, length)| (0..*length).map(|b| (b as u8) ^ (i as u8) ^ (round << 6)).collect())
+                    .collect();
+                let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+                file.write_at(&slices, at).unwrap();
+                let bytes = parts.concat();
+                model[at as usize..at as usize + bytes.len()].copy_from_slice(&bytes);
+                let mut read = vec![0; 1 << 20];
+                prop_assert_eq!(file.read_at(&mut read, 0).unwrap(), 1 << 20);
+                prop_assert!(read == model);
+            }
+            file.sync().unwrap();
+        }
     }
 }
