@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures::Stream;
 use gem_client::{Client, Code, Message, ProducerConfig};
+use gem_proto::server::publisher_server::{Publisher, PublisherServer};
 use gem_proto::v1;
-use gem_proto::v1::publisher_server::{Publisher, PublisherServer};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 

@@ -16,6 +16,8 @@ pub struct Shares {
     pub requests: u64,
     /// Raft entries under way.
     pub raft: u64,
+    /// Answers that clients have not taken.
+    pub answers: u64,
     /// Recent batches; gives way.
     pub tail_cache: u64,
     /// RocksDB's block cache.
@@ -36,6 +38,7 @@ impl Shares {
             total,
             requests: total / 4,
             raft: total / 4,
+            answers: total / 8,
             tail_cache: total / 4,
             index_cache: (total / 32).clamp(2 * MIB, 1024 * MIB),
             index_buffers: (total / 32).clamp(4 * MIB, 256 * MIB),
@@ -46,7 +49,12 @@ impl Shares {
     pub fn budget(&self) -> Budget {
         Budget::new(
             self.total,
-            &[(Class::Requests, self.requests), (Class::Raft, self.raft), (Class::TailCache, self.tail_cache)],
+            &[
+                (Class::Requests, self.requests),
+                (Class::Raft, self.raft),
+                (Class::Answers, self.answers),
+                (Class::TailCache, self.tail_cache),
+            ],
         )
     }
 
@@ -84,7 +92,8 @@ mod tests {
     fn the_shares_leave_room() {
         for total in [64 * MIB, 2048 * MIB, 64 * 1024 * MIB] {
             let s = Shares::of(Memory::Size(total)).unwrap();
-            assert!(s.requests + s.raft + s.tail_cache + s.index_cache + s.index_buffers < total, "{s:?}");
+            let shared = s.requests + s.raft + s.answers + s.tail_cache;
+            assert!(shared + s.index_cache + s.index_buffers < total, "{s:?}");
         }
         assert!(Shares::of(Memory::Share(50)).unwrap().total > 0);
     }

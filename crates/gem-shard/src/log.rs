@@ -16,6 +16,8 @@ use gem_types::batch::RecordBatch;
 use gem_types::{GroupName, Offset, PartitionId, ProducerId, Result, TimestampMs, TopicName};
 use serde::{Deserialize, Serialize};
 
+pub use crate::dispatch::TokenText;
+
 /// How messages of a topic are ordered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -242,11 +244,14 @@ pub struct Pull {
     pub stream: Option<u64>,
 }
 
+/// Tokens and what to do with each, shared between who asks and who answers.
+pub type Settles = Arc<Vec<(String, Verb)>>;
+
 /// A message handed to a member.
 #[derive(Clone, Debug)]
 pub struct Delivered {
     /// The batch that holds it: shared, never copied.
-    pub batch: RecordBatch,
+    pub batch: Arc<RecordBatch>,
     /// Its index among the batch's records.
     pub index: u32,
     /// Its offset.
@@ -254,7 +259,7 @@ pub struct Delivered {
     /// How often it was handed out, this time included.
     pub delivery: u32,
     /// What acks it.
-    pub token: String,
+    pub token: TokenText,
 }
 
 /// What a member says of a message it got.
@@ -370,7 +375,7 @@ pub trait ShardLog: Send + Sync + 'static {
     /// Hands messages to a member.
     fn pull(&self, pull: Pull) -> BoxFuture<'_, Result<Vec<Delivered>>>;
     /// Settles tokens, in order. Acks and nacks are durable when answered.
-    fn settle(&self, group: GroupRef, verbs: Vec<(String, Verb)>) -> BoxFuture<'_, Result<Vec<Status>>>;
+    fn settle(&self, group: GroupRef, verbs: Settles) -> BoxFuture<'_, Result<Vec<Status>>>;
     /// Extends all that the member holds by the ack timeout from now; answers how many.
     fn heartbeat(&self, group: GroupRef, consumer: String) -> BoxFuture<'_, Result<u64>>;
     /// Ends a stream: frees the leases handed out under it at once.

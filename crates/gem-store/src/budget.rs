@@ -39,11 +39,13 @@ pub enum Class {
     Connections,
     /// Gathering journal files into objects.
     Gather,
+    /// Answers on streams that their clients have not taken.
+    Answers,
 }
 
 impl Class {
     /// Every class, in the order of [`Class::name`]'s table.
-    pub const ALL: [Class; 8] = [
+    pub const ALL: [Class; 9] = [
         Class::Requests,
         Class::Raft,
         Class::TailCache,
@@ -52,6 +54,7 @@ impl Class {
         Class::Leases,
         Class::Connections,
         Class::Gather,
+        Class::Answers,
     ];
 
     /// The class as it stands in metrics.
@@ -65,6 +68,7 @@ impl Class {
             Class::Leases => "leases",
             Class::Connections => "connections",
             Class::Gather => "gather",
+            Class::Answers => "answers",
         }
     }
 
@@ -150,6 +154,11 @@ impl Budget {
     /// Bytes held by `class`.
     pub fn used_by(&self, class: Class) -> u64 {
         self.inner.lock().used[class as usize]
+    }
+
+    /// Bytes that `class` may still take within its bound.
+    pub fn left_to(&self, class: Class) -> u64 {
+        self.inner.bounds[class as usize].saturating_sub(self.used_by(class))
     }
 
     /// Charges that wait.

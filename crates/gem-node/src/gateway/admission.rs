@@ -1,4 +1,5 @@
-//! Admission: requests come out of the node's memory budget, from the socket to the answer.
+//! Admission: requests come out of the node's memory budget, from the socket to the answer, and so
+//! does what streams have ready for clients that don't take it.
 //!
 //! Where there is no room a publisher first waits its turn (first come, first served), then is
 //! refused with `throttled`. Nothing is ever dropped.
@@ -48,6 +49,16 @@ impl Admission {
                 1000,
             )),
         }
+    }
+
+    /// Bytes that answers may still take.
+    pub fn left_for_answers(&self) -> usize {
+        usize::try_from(self.budget.left_to(Class::Answers)).unwrap_or(usize::MAX)
+    }
+
+    /// Room for an answer of `bytes` that is there already.
+    pub fn answer(&self, bytes: usize) -> Admitted {
+        Admitted { _charge: self.budget.charge_now(Class::Answers, bytes as u64) }
     }
 }
 

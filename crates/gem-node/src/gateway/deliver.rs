@@ -12,7 +12,7 @@ pub fn unpack(partition: u32, delivered: Vec<Delivered>) -> Result<Vec<Item>> {
     let mut rest = delivered.into_iter().peekable();
     while let Some(first) = rest.next() {
         let (batch, base) = (first.batch.clone(), first.batch.base_offset());
-        let mut records = batch.records();
+        let mut records = batch.records().shared();
         let mut walked = 0;
         let mut current = Some((first.index, first.delivery, first.token));
         while let Some((index, delivery, token)) = current.take() {

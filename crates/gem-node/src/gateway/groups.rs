@@ -1,11 +1,13 @@
 //! Groups: pulling, settling, heartbeats, and what users ask of a group.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
-use gem_shard::log::{From, GroupInfo, GroupRef, MemberInfo, Mode, PartitionInfo, Pull, Status, Verb};
-use gem_types::{Code, Error, GroupName, Result, TopicName};
+use gem_shard::dispatch::partition_of;
+use gem_shard::log::{From, GroupInfo, GroupRef, MemberInfo, Mode, PartitionInfo, Pull, Settles, Status};
+use gem_types::{Code, Error, GroupName, PartitionId, Result, TopicName};
 use tokio::time::Instant;
 
 use super::Gateway;
@@ -134,32 +136,46 @@ impl Gateway {
         unpack(p.number, self.shard(p.id)?.pull(pull).await?)
     }
 
-    /// Settles tokens, in order.
-    pub async fn settle(
-        &self,
-        topic: &TopicName,
-        group: &GroupName,
-        verbs: Vec<(String, Verb)>,
-    ) -> Result<Vec<Status>> {
+    /// Settles tokens; answers each one's status, in order.
+    pub async fn settle(&self, topic: &TopicName, group: &GroupName, verbs: Settles) -> Result<Vec<Status>> {
         let known = self.topic(topic).await?;
         let statuses = match known.info.partitions.as_slice() {
             [only] => self.shard(only.id)?.settle(group_ref(topic, only, group), verbs).await?,
-            partitions => {
-                // A token is unknown to every partition but its own.
-                let asked = partitions
-                    .iter()
-                    .map(|p| async { self.shard(p.id)?.settle(group_ref(topic, p, group), verbs.clone()).await });
-                let mut known = vec![Status::Unknown; verbs.len()];
-                for statuses in try_join_all(asked).await? {
-                    for (slot, status) in known.iter_mut().zip(statuses) {
-                        *slot = if status == Status::Unknown { *slot } else { status };
-                    }
-                }
-                known
-            }
+            partitions => self.settle_by_partition(partitions, topic, group, &verbs).await?,
         };
         known.stats.acked.add(statuses.iter().filter(|s| **s == Status::Acked).count() as u64);
         Ok(statuses)
+    }
+
+    /// A token names its partition; one that names none of the topic's is nobody's.
+    async fn settle_by_partition(
+        &self,
+        partitions: &[PartitionInfo],
+        topic: &TopicName,
+        group: &GroupName,
+        verbs: &Settles,
+    ) -> Result<Vec<Status>> {
+        let mut indexes: BTreeMap<PartitionId, Vec<usize>> = BTreeMap::new();
+        for (index, (token, _)) in verbs.iter().enumerate() {
+            if let Some(partition) = partition_of(token) {
+                indexes.entry(partition).or_default().push(index);
+            }
+        }
+        let asked = partitions.iter().filter_map(|p| indexes.remove(&p.id).map(|indexes| (p, indexes)));
+        let asked: Vec<_> = asked
+            .map(|(p, indexes)| async move {
+                let own = indexes.iter().filter_map(|index| verbs.get(*index).cloned()).collect();
+                let statuses = self.shard(p.id)?.settle(group_ref(topic, p, group), Arc::new(own)).await?;
+                Ok::<_, Error>(indexes.into_iter().zip(statuses))
+            })
+            .collect();
+        let mut settled = vec![Status::Unknown; verbs.len()];
+        for (index, status) in try_join_all(asked).await?.into_iter().flatten() {
+            if let Some(slot) = settled.get_mut(index) {
+                *slot = status;
+            }
+        }
+        Ok(settled)
     }
 
     /// Extends all that the member holds; answers how many leases.

@@ -153,7 +153,7 @@ impl ShardLog for MemoryLog {
     fn pull(&self, _: Pull) -> BoxFuture<'_, Result<Vec<Delivered>>> {
         none()
     }
-    fn settle(&self, _: GroupRef, _: Vec<(String, Verb)>) -> BoxFuture<'_, Result<Vec<Status>>> {
+    fn settle(&self, _: GroupRef, _: Settles) -> BoxFuture<'_, Result<Vec<Status>>> {
         none()
     }
     fn heartbeat(&self, _: GroupRef, _: String) -> BoxFuture<'_, Result<u64>> {

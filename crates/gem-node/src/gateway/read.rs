@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures::future::select_all;
-use gem_shard::log::{From, PartitionInfo, Read, ReadOut};
-use gem_types::batch::Record;
+use gem_shard::log::{From, PartitionInfo, Read, ReadOut, TokenText};
+use gem_types::batch::SharedRecord;
 use gem_types::{Error, Result, TopicName};
 use tokio::time::Instant;
 
@@ -20,12 +20,12 @@ const STEP_BYTES: usize = 1 << 20;
 pub struct Item {
     /// The number of its partition.
     pub partition: u32,
-    /// The message: slices of its batch.
-    pub record: Record,
+    /// The message, in place in its batch.
+    pub record: SharedRecord,
     /// How often it was handed out; 0 without a group.
     pub delivery: u32,
     /// What acks it; empty without a group.
-    pub token: String,
+    pub token: TokenText,
 }
 
 /// What a message costs an answer beside its own bytes: ids, places, framing.
@@ -34,12 +34,7 @@ const ITEM_ROOM: usize = 128;
 impl Item {
     /// About how many bytes it takes in an answer.
     pub fn bytes(&self) -> usize {
-        let headers: usize = self.record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        self.record.value.len()
-            + self.record.key.as_ref().map_or(0, |k| k.len())
-            + headers
-            + self.token.len()
-            + ITEM_ROOM
+        self.record.len() + self.token.as_bytes().len() + ITEM_ROOM
     }
 }
 
@@ -92,11 +87,11 @@ impl Gateway {
         if items.is_empty() {
             return;
         }
-        topic.stats.delivered(items.len(), items.iter().map(|i| i.record.value.len()).sum());
+        topic.stats.delivered(items.len(), items.iter().map(|i| i.record.payload_len()).sum());
         let now_ms = self.clock.wall_ms();
-        for run in items.chunk_by(|a, b| a.record.timestamp_ms == b.record.timestamp_ms) {
+        for run in items.chunk_by(|a, b| a.record.timestamp_ms() == b.record.timestamp_ms()) {
             if let Some(first) = run.first() {
-                let seconds = (now_ms - first.record.timestamp_ms).max(0) as f64 / 1000.0;
+                let seconds = (now_ms - first.record.timestamp_ms()).max(0) as f64 / 1000.0;
                 self.metrics.end_to_end.observe(seconds, run.len() as u64);
             }
         }
@@ -170,16 +165,17 @@ impl Page {
     fn take(&mut self, out: &ReadOut, from: u64, partition: u32) -> Result<u64> {
         let mut next = from;
         for batch in out.batches.iter().filter(|b| !b.is_control()) {
-            for record in batch.records() {
+            for record in batch.records().shared() {
                 let record = record.map_err(|e| Error::internal(format!("a stored batch is damaged: {e}")))?;
-                if record.offset < from {
+                let offset = record.offset();
+                if offset < from {
                     continue;
                 }
                 if self.is_full() {
                     return Ok(next);
                 }
-                next = record.offset + 1;
-                let item = Item { partition, record, delivery: 0, token: String::new() };
+                next = offset + 1;
+                let item = Item { partition, record, delivery: 0, token: TokenText::NONE };
                 self.bytes += item.bytes();
                 self.items.push(item);
             }

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, Stream, StreamExt};
-use gem_shard::log::{Status, Verb};
+use gem_shard::log::{Settles, Status};
 use gem_types::{Error, Result, TopicName};
 use tokio::sync::mpsc;
 
 use super::Gateway;
+use super::admission::Admitted;
 use super::cursor::Cursor;
 use super::groups::Want;
 use super::read::Item;
@@ -23,10 +24,16 @@ use super::read::Item;
 const PULL_WAIT: Duration = Duration::from_secs(10);
 /// The most messages of one pull.
 pub const PULL_MAX: usize = 4096;
-/// About the most bytes of one pull.
-pub const PULL_BYTES: usize = 1 << 20;
+/// About the bytes of a pull where little waits. What a pull finds takes memory only once it is
+/// there, and then all who wait may find much at once: so they begin small.
+pub const PULL_LEAST: usize = 128 << 10;
+/// About the most bytes of one pull, reached by doubling while more waits than a pull brings, and
+/// left by halving.
+const PULL_MOST: usize = 2 << 20;
+/// The share of the memory left for answers that one pull may take.
+const SHARE: usize = 4;
 /// About the most bytes of one answer: clients take 4 MiB by default, and a message may have one.
-const ANSWER_BYTES: usize = 512 << 10;
+const ANSWER_BYTES: usize = 2 << 20;
 /// Settlements on their way, and answers not yet taken, before the client is no longer heard.
 const BACKLOG_MAX: usize = 64;
 
@@ -39,22 +46,31 @@ pub enum Up {
     Settle {
         /// Echoed.
         reference: u64,
-        /// What to do with each.
-        verbs: Vec<(String, Verb)>,
+        /// The tokens, and what to do with each.
+        verbs: Settles,
     },
 }
 
 /// What a client hears on a stream.
 #[derive(Debug)]
 pub enum Down {
-    /// Messages; without a group, and where to go on after them.
-    Items(Vec<Item>, Option<String>),
+    /// Messages.
+    Items {
+        /// They.
+        items: Vec<Item>,
+        /// Without a group: where to go on after them.
+        cursor: Option<String>,
+        /// Their room in the memory budget, to be held until the client has taken them.
+        charge: Admitted,
+    },
     /// What became of tokens.
     Settled {
         /// Of which request.
         reference: u64,
-        /// Each token and its status.
-        settled: Vec<(String, Status)>,
+        /// The tokens, as they were shown.
+        verbs: Settles,
+        /// What became of each.
+        statuses: Vec<Status>,
     },
 }
 
@@ -73,6 +89,10 @@ struct Driver {
     gateway: Arc<Gateway>,
     source: Source,
     credit: usize,
+    /// About the bytes of the next pull.
+    pull_bytes: usize,
+    /// The messages that the last one asked for.
+    asked: usize,
     pulling: Option<BoxFuture<'static, Pulled>>,
     settling: FuturesOrdered<BoxFuture<'static, Result<Down>>>,
     ready: VecDeque<Result<Down>>,
@@ -99,6 +119,8 @@ impl Gateway {
             gateway: self.clone(),
             source,
             credit: credit as usize,
+            pull_bytes: PULL_LEAST,
+            asked: 0,
             pulling: None,
             settling: FuturesOrdered::new(),
             ready: VecDeque::new(),
@@ -127,7 +149,7 @@ impl Driver {
                 permit = downs.reserve(), if !self.ready.is_empty() => {
                     let Ok(permit) = permit else { break };
                     if let Some(down) = self.ready.pop_front() {
-                        self.items_ready -= usize::from(matches!(down, Ok(Down::Items(..))));
+                        self.items_ready -= usize::from(matches!(down, Ok(Down::Items { .. })));
                         permit.send(down);
                     }
                 }
@@ -158,16 +180,18 @@ impl Driver {
             return;
         }
         let (gateway, max) = (self.gateway.clone(), self.credit.min(PULL_MAX));
+        self.asked = max;
+        let bytes = self.pull_bytes.min(gateway.admission.left_for_answers() / SHARE).max(PULL_LEAST);
         self.pulling = Some(match &self.source {
             Source::Group(want) => {
                 let want = want.clone();
-                async move { (None, gateway.pull(&want, max, PULL_BYTES, PULL_WAIT).await) }.boxed()
+                async move { (None, gateway.pull(&want, max, bytes, PULL_WAIT).await) }.boxed()
             }
             Source::Reader(topic, cursor) => {
                 let (topic, mut cursor) = (topic.clone(), cursor.clone());
                 async move {
                     let read = match gateway.topic(&topic).await {
-                        Ok(topic) => gateway.read(&topic, &mut cursor, max, PULL_BYTES, PULL_WAIT).await,
+                        Ok(topic) => gateway.read(&topic, &mut cursor, max, bytes, PULL_WAIT).await,
                         Err(error) => Err(error),
                     };
                     (Some(cursor), read)
@@ -183,24 +207,31 @@ impl Driver {
             Ok(items) => items,
             Err(error) => return self.fail(error),
         };
+        let bytes: usize = items.iter().map(Item::bytes).sum();
+        let more_waits = bytes >= self.pull_bytes / 2 || items.len() >= self.asked;
+        let next = if more_waits { 2 * self.pull_bytes } else { self.pull_bytes / 2 };
+        self.pull_bytes = next.clamp(PULL_LEAST, PULL_MOST);
         self.credit = self.credit.saturating_sub(items.len());
         match (&mut self.source, moved) {
             (Source::Reader(topic, cursor), Some(moved)) => {
-                let mut chunks = chunks(items).peekable();
+                let mut chunks = chunks(items).into_iter().peekable();
                 while let Some(chunk) = chunks.next() {
                     if let Some(last) = chunk.last() {
-                        cursor.advance(last.partition, last.record.offset + 1);
+                        cursor.advance(last.partition, last.record.offset() + 1);
                     }
                     let at = if chunks.peek().is_some() { &*cursor } else { &moved };
+                    let cursor = Some(at.encode(topic));
+                    let charge = self.gateway.admission.answer(chunk.iter().map(Item::bytes).sum());
                     self.items_ready += 1;
-                    self.ready.push_back(Ok(Down::Items(chunk, Some(at.encode(topic)))));
+                    self.ready.push_back(Ok(Down::Items { items: chunk, cursor, charge }));
                 }
                 *cursor = moved;
             }
             _ => {
-                for chunk in chunks(items) {
+                for items in chunks(items) {
+                    let charge = self.gateway.admission.answer(items.iter().map(Item::bytes).sum());
                     self.items_ready += 1;
-                    self.ready.push_back(Ok(Down::Items(chunk, None)));
+                    self.ready.push_back(Ok(Down::Items { items, cursor: None, charge }));
                 }
             }
         }
@@ -225,24 +256,28 @@ impl Driver {
     }
 }
 
-/// Cuts what was pulled into answers.
-fn chunks(items: Vec<Item>) -> impl Iterator<Item = Vec<Item>> {
-    let mut items = items.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let mut chunk = vec![items.next()?];
-        let mut bytes = chunk.first().map_or(0, Item::bytes);
-        while let Some(item) = items.next_if(|item| bytes + item.bytes() <= ANSWER_BYTES) {
-            bytes += item.bytes();
-            chunk.push(item);
+/// Cuts what was pulled into answers. All of it is mostly one answer, and stays where it is.
+fn chunks(mut items: Vec<Item>) -> Vec<Vec<Item>> {
+    let mut cuts = Vec::new();
+    let mut bytes = 0;
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 && bytes + item.bytes() > ANSWER_BYTES {
+            cuts.push(index);
+            bytes = 0;
         }
-        Some(chunk)
-    })
+        bytes += item.bytes();
+    }
+    let mut chunks: Vec<_> = cuts.into_iter().rev().map(|at| items.split_off(at)).collect();
+    if !items.is_empty() {
+        chunks.push(items);
+    }
+    chunks.reverse();
+    chunks
 }
 
-async fn settle(gateway: Arc<Gateway>, want: Want, reference: u64, verbs: Vec<(String, Verb)>) -> Result<Down> {
-    let tokens: Vec<String> = verbs.iter().map(|(token, _)| token.clone()).collect();
-    let statuses = gateway.settle(&want.topic, &want.group, verbs).await?;
-    Ok(Down::Settled { reference, settled: tokens.into_iter().zip(statuses).collect() })
+async fn settle(gateway: Arc<Gateway>, want: Want, reference: u64, verbs: Settles) -> Result<Down> {
+    let statuses = gateway.settle(&want.topic, &want.group, verbs.clone()).await?;
+    Ok(Down::Settled { reference, verbs, statuses })
 }
 
 async fn pulled(pulling: &mut Option<BoxFuture<'static, Pulled>>) -> Pulled {

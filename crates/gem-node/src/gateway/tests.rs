@@ -49,9 +49,9 @@ async fn receipts_come_in_the_order_of_the_messages() {
     let items = gateway.read(&known, &mut cursor, 100, 1 << 20, Duration::ZERO).await.unwrap();
     assert_eq!(items.len(), 40);
     for item in items {
-        let index: usize = std::str::from_utf8(&item.record.value).unwrap().parse().unwrap();
+        let index: usize = std::str::from_utf8(item.record.get().value.unwrap()).unwrap().parse().unwrap();
         let place = places[index].as_ref().unwrap();
-        assert_eq!((place.partition, place.offset), (item.partition, item.record.offset));
+        assert_eq!((place.partition, place.offset), (item.partition, item.record.offset()));
     }
 }
 
@@ -67,7 +67,7 @@ async fn a_reader_goes_on_after_its_limit_and_after_the_end() {
         let text = cursor.encode(&topic());
         cursor = gateway.begin(&known, None, Some(&text)).await.unwrap();
         let items = gateway.read(&known, &mut cursor, limit, 1 << 20, Duration::ZERO).await.unwrap();
-        offsets.push(items.iter().map(|i| i.record.offset).collect::<Vec<_>>());
+        offsets.push(items.iter().map(|i| i.record.offset()).collect::<Vec<_>>());
     }
     assert_eq!(offsets, [vec![1, 2], vec![3], vec![4], vec![]]);
     assert!(gateway.begin(&known, Some(From::Latest), Some(&cursor.encode(&topic()))).await.is_err());

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use gem_proto::server::admin_server::Admin;
 use gem_proto::v1;
-use gem_proto::v1::admin_server::Admin;
+
 use gem_types::{Error, GroupName, TopicName};
 use tonic::{Request, Response, Status};
 

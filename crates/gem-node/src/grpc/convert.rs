@@ -2,14 +2,12 @@
 
 use bytes::Bytes;
 use gem_proto::v1;
-use gem_shard::log::{From as Start, GroupInfo, Mode, Ordering, Status, TopicChange, TopicConfig};
-use gem_types::message::ID_HEADER;
+use gem_shard::log::{From as Start, GroupInfo, Mode, Ordering, Status, TopicChange, TopicConfig, Verb};
 use gem_types::{Error, Message, Result, TimestampMs, TopicName};
 
 use crate::gateway::admin::TopicState;
-use crate::gateway::prepare::{Ids, Input, place_id};
+use crate::gateway::prepare::{Ids, Input};
 use crate::gateway::publish::{Place, Places};
-use crate::gateway::read::Item;
 use crate::gateway::start;
 
 /// A publish's messages, or its record batch: one of them.
@@ -54,36 +52,6 @@ pub fn results(topic: &TopicName, ids: &Ids, places: Places) -> Vec<v1::PublishR
     places.into_each().into_iter().enumerate().map(receipt).collect()
 }
 
-/// Messages on their way out.
-pub fn stored(topic: &TopicName, items: Vec<Item>) -> Vec<v1::StoredMessage> {
-    items.into_iter().map(|item| stored_one(topic, item)).collect()
-}
-
-fn stored_one(topic: &TopicName, item: Item) -> v1::StoredMessage {
-    let Item { partition, record, delivery, token } = item;
-    let mut id = None;
-    let mut headers = Vec::with_capacity(record.headers.len().saturating_sub(1));
-    for (name, value) in record.headers {
-        if name.as_ref() == ID_HEADER.as_bytes() {
-            id = Some(String::from_utf8_lossy(&value).into_owned());
-        } else {
-            headers.push(v1::Header { name: String::from_utf8_lossy(&name).into_owned(), value });
-        }
-    }
-    v1::StoredMessage {
-        id: id.unwrap_or_else(|| place_id(partition, record.offset)),
-        topic: topic.as_str().to_owned(),
-        key: record.key,
-        headers,
-        payload: record.value,
-        timestamp: Some(timestamp(record.timestamp_ms)),
-        partition,
-        offset: record.offset,
-        delivery,
-        ack_token: token,
-    }
-}
-
 /// A time as protobuf has it.
 pub fn timestamp(ms: TimestampMs) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: ms.div_euclid(1000), nanos: (ms.rem_euclid(1000) * 1_000_000) as i32 }
@@ -114,9 +82,12 @@ pub fn mode_out(mode: Option<Mode>) -> i32 {
 }
 
 /// Tokens and what became of them.
-pub fn settlements(settled: Vec<(String, Status)>) -> Vec<v1::Settlement> {
-    let settlement = |(token, status): (String, Status)| v1::Settlement { token, status: status.as_str().to_owned() };
-    settled.into_iter().map(settlement).collect()
+pub fn settlements(verbs: &[(String, Verb)], statuses: &[Status]) -> Vec<v1::Settlement> {
+    let settlement = |((token, _), status): (&(String, _), &Status)| v1::Settlement {
+        token: token.clone(),
+        status: status.as_str().to_owned(),
+    };
+    verbs.iter().zip(statuses).map(settlement).collect()
 }
 
 fn ordering(value: i32) -> Result<Option<Ordering>> {

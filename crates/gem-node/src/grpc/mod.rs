@@ -2,16 +2,18 @@
 
 pub mod admin;
 pub mod convert;
+mod encode;
 pub mod publisher;
 pub mod status;
+mod stored;
 pub mod subscriber;
 
 use std::sync::Arc;
 
+use gem_proto::server::admin_server::AdminServer;
+use gem_proto::server::publisher_server::PublisherServer;
+use gem_proto::server::subscriber_server::SubscriberServer;
 use gem_proto::v1;
-use gem_proto::v1::admin_server::AdminServer;
-use gem_proto::v1::publisher_server::PublisherServer;
-use gem_proto::v1::subscriber_server::SubscriberServer;
 use tonic::service::Routes;
 
 use crate::gateway::Gateway;

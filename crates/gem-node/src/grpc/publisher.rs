@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, Stream, StreamExt, unfold};
+use gem_proto::server::publisher_server::Publisher;
 use gem_proto::v1;
-use gem_proto::v1::publisher_server::Publisher;
+
 use gem_types::{Error, ProducerId, TopicName};
 use tonic::{Request, Response, Status, Streaming};
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{Stream, StreamExt};
+use gem_proto::answer::Answer;
+use gem_proto::server::subscriber_server::Subscriber;
 use gem_proto::v1;
 use gem_proto::v1::subscribe_request::Request as Said;
-use gem_proto::v1::subscribe_response::Response as Answer;
-use gem_proto::v1::subscriber_server::Subscriber;
-use gem_shard::log::Verb;
+use gem_proto::v1::subscribe_response::Response as First;
+use gem_shard::log::{Settles, Verb};
 use gem_types::{Error, GroupName, TopicName};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,11 +18,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
 use super::status::status;
+use super::stored::{self, Messages, Settled};
 use crate::gateway::Gateway;
+use crate::gateway::admission::Admitted;
 use crate::gateway::groups::{Want, check_consumer, check_group};
 use crate::gateway::limits;
 use crate::gateway::read::Item;
-use crate::gateway::subscribe::{Down, PULL_BYTES, PULL_MAX, Source, Up};
+use crate::gateway::subscribe::{Down, PULL_LEAST, PULL_MAX, Source, Up};
 
 /// About the most bytes of an answer: what clients take by default is 4 MiB.
 const ANSWER_BYTES: usize = 2 << 20;
@@ -34,7 +37,7 @@ pub struct SubscriberService(pub Arc<Gateway>);
 
 #[tonic::async_trait]
 impl Subscriber for SubscriberService {
-    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<v1::SubscribeResponse, Status>> + Send>>;
+    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
 
     async fn subscribe(
         &self,
@@ -52,12 +55,16 @@ impl Subscriber for SubscriberService {
         };
         let (downs, answers) = mpsc::channel(CHANNEL);
         self.0.stream(source, pulled, credit, requests.map(|said| said.map_err(broken).and_then(up)), downs);
-        let answers = ReceiverStream::new(answers).map(move |down| down.map(|d| answer(&topic, d)).map_err(status));
-        let first = first.into_iter().map(|a| Ok(v1::SubscribeResponse { response: Some(a) }));
+        // The transport asks for the next answer once it has room again: until then the last one's
+        // bytes are still here.
+        let mut last = None;
+        let answers =
+            ReceiverStream::new(answers).map(move |down| down.map(|d| answer(&topic, d, &mut last)).map_err(status));
+        let first = first.into_iter().map(|a| Ok(Answer::new(v1::SubscribeResponse { response: Some(a) })));
         Ok(Response::new(Box::pin(futures::stream::iter(first).chain(answers))))
     }
 
-    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadResponse>, Status> {
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Answer>, Status> {
         let read = async {
             let request = request.into_inner();
             let topic = self.0.topic(&TopicName::new(&request.topic)?).await?;
@@ -67,13 +74,14 @@ impl Subscriber for SubscriberService {
             let mut cursor = self.0.begin(&topic, convert::start(&request.from)?, text).await?;
             let wait = Duration::from_millis(wait);
             let items = self.0.read(&topic, &mut cursor, limit as usize, ANSWER_BYTES, wait).await?;
-            let name = &topic.info.name;
-            Ok(v1::ReadResponse { messages: convert::stored(name, items), cursor: cursor.encode(name) })
+            let name = topic.info.name.clone();
+            let cursor = cursor.encode(&name);
+            Ok(stored::page(Messages::new(name, items, cursor)))
         };
         read.await.map(Response::new).map_err(status)
     }
 
-    async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<v1::PullResponse>, Status> {
+    async fn pull(&self, request: Request<v1::PullRequest>) -> Result<Response<Answer>, Status> {
         let pull = async {
             let request = request.into_inner();
             let want = Want {
@@ -87,7 +95,7 @@ impl Subscriber for SubscriberService {
             let max = limits::MESSAGES.of(zero_is_absent(request.max))?;
             let wait = limits::PULL_WAIT_MS.of(request.wait_ms.map(u64::from))?;
             let items = self.0.pull(&want, max as usize, ANSWER_BYTES, Duration::from_millis(wait)).await?;
-            Ok(v1::PullResponse { messages: convert::stored(&want.topic, items) })
+            Ok(stored::page(Messages::new(want.topic, items, String::new())))
         };
         pull.await.map(Response::new).map_err(status)
     }
@@ -97,14 +105,14 @@ impl Subscriber for SubscriberService {
             let request = request.into_inner();
             let nack = Verb::Nack { delay_ms: limits::DELAY_MS.of(Some(request.nack_delay_ms))? };
             let extend = Verb::Extend { by_ms: check_extend(&request.extend, request.extend_by_ms)? };
-            let verbs: Vec<(String, Verb)> = [(request.ack, Verb::Ack), (request.nack, nack), (request.extend, extend)]
+            let verbs: Vec<_> = [(request.ack, Verb::Ack), (request.nack, nack), (request.extend, extend)]
                 .into_iter()
                 .flat_map(|(tokens, verb)| tokens.into_iter().map(move |token| (token, verb)))
                 .collect();
-            let tokens: Vec<String> = verbs.iter().map(|(token, _)| token.clone()).collect();
+            let verbs: Settles = Arc::new(verbs);
             let (topic, group) = (TopicName::new(&request.topic)?, GroupName::new(&request.group)?);
-            let statuses = self.0.settle(&topic, &group, verbs).await?;
-            Ok(v1::SettleResponse { settlements: convert::settlements(tokens.into_iter().zip(statuses).collect()) })
+            let statuses = self.0.settle(&topic, &group, verbs.clone()).await?;
+            Ok(v1::SettleResponse { settlements: convert::settlements(&verbs, &statuses) })
         };
         settle.await.map(Response::new).map_err(status)
     }
@@ -128,7 +136,7 @@ struct Opened {
     /// The first messages, where the client has credit.
     pulled: Vec<Item>,
     /// What the client hears first.
-    answers: Vec<Answer>,
+    answers: Vec<First>,
 }
 
 impl Gateway {
@@ -147,7 +155,7 @@ impl Gateway {
             let text = cursor.encode(&topic);
             let started = v1::Started { consumer: start.consumer, mode: 0, cursor: text.clone() };
             let here = v1::Batch { messages: Vec::new(), cursor: text };
-            let answers = vec![Answer::Started(started), Answer::Batch(here)];
+            let answers = vec![First::Started(started), First::Batch(here)];
             return Ok(Opened { source: Source::Reader(topic, cursor), pulled: Vec::new(), answers });
         }
         if cursor.is_some() {
@@ -163,11 +171,11 @@ impl Gateway {
         // pulled, and the first pull does that later.
         let pulled = match start.credit {
             0 => Vec::new(),
-            credit => self.pull(&want, (credit as usize).min(PULL_MAX), PULL_BYTES, Duration::ZERO).await?,
+            credit => self.pull(&want, (credit as usize).min(PULL_MAX), PULL_LEAST, Duration::ZERO).await?,
         };
         let mode = self.group(&want.topic, &want.group).await.map(|info| info.mode).ok().or(mode);
         let started = v1::Started { consumer, mode: convert::mode_out(mode), cursor: String::new() };
-        Ok(Opened { source: Source::Group(want), pulled, answers: vec![Answer::Started(started)] })
+        Ok(Opened { source: Source::Group(want), pulled, answers: vec![First::Started(started)] })
     }
 }
 
@@ -187,7 +195,7 @@ fn broken(status: Status) -> Error {
 fn up(said: v1::SubscribeRequest) -> Result<Up, Error> {
     let settle = |reference, tokens: Vec<String>, verb: Verb| Up::Settle {
         reference,
-        verbs: tokens.into_iter().map(|token| (token, verb)).collect(),
+        verbs: Arc::new(tokens.into_iter().map(|token| (token, verb)).collect()),
     };
     match said.request {
         Some(Said::Credit(credit)) => Ok(Up::Credit(credit.messages)),
@@ -205,14 +213,12 @@ fn up(said: v1::SubscribeRequest) -> Result<Up, Error> {
     }
 }
 
-fn answer(topic: &TopicName, down: Down) -> v1::SubscribeResponse {
-    let response = match down {
-        Down::Items(items, cursor) => {
-            Answer::Batch(v1::Batch { messages: convert::stored(topic, items), cursor: cursor.unwrap_or_default() })
+fn answer(topic: &TopicName, down: Down, last: &mut Option<Admitted>) -> Answer {
+    match down {
+        Down::Items { items, cursor, charge } => {
+            *last = Some(charge);
+            stored::batch(Messages::new(topic.clone(), items, cursor.unwrap_or_default()))
         }
-        Down::Settled { reference, settled } => {
-            Answer::Settled(v1::Settled { r#ref: reference, settlements: convert::settlements(settled) })
-        }
-    };
-    v1::SubscribeResponse { response: Some(response) }
+        Down::Settled { reference, verbs, statuses } => stored::settled(Settled { reference, verbs, statuses }),
+    }
 }

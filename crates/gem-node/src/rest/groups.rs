@@ -1,5 +1,6 @@
 //! `/v1/topics/{topic}/groups`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -101,7 +102,7 @@ async fn settle(app: &App, path: InPath, tokens: Vec<String>, verb: Verb) -> Ans
         let detail = format!("{} tokens; at most {} are allowed at a time", tokens.len(), limits::TOKENS_MAX);
         return Err(Problem(Error::invalid(detail)));
     }
-    let verbs = tokens.iter().map(|token| (token.clone(), verb)).collect();
+    let verbs = Arc::new(tokens.iter().map(|token| (token.clone(), verb)).collect());
     let statuses = app.gateway.settle(&topic, &group, verbs).await?;
     let results = tokens.into_iter().zip(statuses).map(|(token, status)| Settled { token, status }).collect();
     Ok(Json(SettledAll { results }))

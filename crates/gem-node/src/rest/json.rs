@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use gem_shard::log::{GroupInfo, Mode, Ordering};
+use gem_types::batch;
 use gem_types::message::{CONTENT_TYPE_HEADER, ID_HEADER};
 use gem_types::{Error, Message, Result, TimestampMs, TopicName};
 use serde::ser::SerializeMap;
@@ -122,6 +123,8 @@ impl<'a> MessageOut<'a> {
 impl Serialize for MessageOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let Item { partition, record, delivery, token } = self.item;
+        let record = record.get();
+        let value = record.value.unwrap_or_default();
         let id = match record.header(ID_HEADER) {
             Some(id) => String::from_utf8_lossy(id),
             None => Cow::Owned(place_id(*partition, record.offset)),
@@ -129,40 +132,41 @@ impl Serialize for MessageOut<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", &id)?;
         map.serialize_entry("topic", self.topic.as_str())?;
-        match record.key.as_deref().map(|key| (key, std::str::from_utf8(key))) {
+        match record.key.map(|key| (key, std::str::from_utf8(key))) {
             Some((key, Err(_))) => map.serialize_entry("key_base64", &STANDARD.encode(key))?,
             Some((_, Ok(text))) => map.serialize_entry("key", text)?,
             None => map.serialize_entry("key", &None::<&str>)?,
         }
-        map.serialize_entry("headers", &Headers(&record.headers))?;
+        map.serialize_entry("headers", &Headers(record.headers()))?;
         let is_json = record.header(CONTENT_TYPE_HEADER).is_some_and(|v| is_json(&String::from_utf8_lossy(v)));
-        match std::str::from_utf8(&record.value) {
+        match std::str::from_utf8(value) {
             Ok(text) => match serde_json::from_str::<&RawValue>(text) {
                 Ok(raw) if is_json => map.serialize_entry("payload", raw)?,
                 _ => map.serialize_entry("payload", text)?,
             },
-            Err(_) => map.serialize_entry("payload_base64", &STANDARD.encode(&record.value))?,
+            Err(_) => map.serialize_entry("payload_base64", &STANDARD.encode(value))?,
         }
         map.serialize_entry("timestamp", &rfc3339(record.timestamp_ms))?;
         map.serialize_entry("partition", partition)?;
         map.serialize_entry("offset", &record.offset)?;
         if *delivery > 0 {
             map.serialize_entry("delivery", delivery)?;
-            map.serialize_entry("ack_token", token)?;
+            map.serialize_entry("ack_token", token.as_str())?;
         }
         map.end()
     }
 }
 
 /// Headers as an object: the first of a name counts, and the id is not one of them.
-struct Headers<'a>(&'a [(Bytes, Bytes)]);
+struct Headers<'a>(batch::Headers<'a>);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        for (index, (name, value)) in self.0.iter().enumerate() {
-            let seen = self.0.iter().take(index).any(|(earlier, _)| earlier == name);
-            if !seen && name.as_ref() != ID_HEADER.as_bytes() {
+        let all = || self.0.clone().map_while(std::result::Result::ok);
+        for (index, (name, value)) in all().enumerate() {
+            let seen = all().take(index).any(|(earlier, _)| earlier == name);
+            if !seen && name != ID_HEADER.as_bytes() {
                 map.serialize_entry(&*String::from_utf8_lossy(name), &*String::from_utf8_lossy(value))?;
             }
         }
@@ -253,23 +257,26 @@ impl From<GroupInfo> for GroupOut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gem_types::batch::Record;
+    use gem_shard::log::TokenText;
+    use gem_types::batch::BatchBuilder;
 
     fn read(json: &str) -> Result<Message> {
         serde_json::from_str::<MessageIn>(json).map_err(|e| Error::invalid(e.to_string()))?.into_message()
     }
 
     fn shown(payload: &'static [u8], kind: Option<&'static str>) -> serde_json::Value {
-        let mut headers = vec![(Bytes::from_static(b"gem-id"), Bytes::from_static(b"i"))];
-        headers.extend(kind.map(|k| (Bytes::from_static(b"content-type"), Bytes::from_static(k.as_bytes()))));
-        let record = Record {
-            offset: 7,
-            timestamp_ms: 1_700_000_000_001,
+        let headers = kind.map(|k| ("content-type".to_owned(), Bytes::from_static(k.as_bytes())));
+        let message = Message {
+            id: None,
             key: None,
-            value: Bytes::from_static(payload),
-            headers,
+            headers: headers.into_iter().collect(),
+            payload: Bytes::from_static(payload),
         };
-        let item = Item { partition: 0, record, delivery: 0, token: String::new() };
+        let time = 1_700_000_000_001;
+        let mut builder = BatchBuilder::new();
+        builder.push(&message, "i");
+        let record = builder.finish(time).records().shared().next().unwrap().unwrap();
+        let item = Item { partition: 0, record, delivery: 0, token: TokenText::NONE };
         serde_json::to_value(MessageOut::new(&TopicName::new("t").unwrap(), &item)).unwrap()
     }
 

@@ -1,5 +1,7 @@
 //! What dispatch is told and what it asks for: the events' and actions' types.
 
+use std::sync::Arc;
+
 use gem_types::batch::RecordBatch;
 use gem_types::{Error, Offset, PartitionId, TimestampMs};
 
@@ -166,7 +168,7 @@ pub enum Action {
         /// How often it was delivered.
         deliveries: u32,
         /// The batch that holds it.
-        batch: RecordBatch,
+        batch: Arc<RecordBatch>,
         /// Its index there.
         index: u32,
     },

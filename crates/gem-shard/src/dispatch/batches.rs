@@ -1,6 +1,7 @@
 //! The batches that a group has at hand, and the fetches that bring them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gem_types::Offset;
 use gem_types::batch::RecordBatch;
@@ -14,7 +15,8 @@ const RETRY_MS: u64 = 50;
 
 /// A batch at hand.
 pub(super) struct Cached {
-    pub batch: RecordBatch,
+    /// Shared with every delivery of it.
+    pub batch: Arc<RecordBatch>,
     /// Its records' keys, in mode `key`.
     pub keys: Box<[u64]>,
 }

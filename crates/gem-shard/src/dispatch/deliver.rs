@@ -7,7 +7,7 @@ use super::credit::Waiting;
 use super::group::{Ctx, Group};
 use super::keys::{NO_KEY, TOTAL};
 use super::leases::{Slot, State};
-use super::tokens::Token;
+use super::tokens::{Token, TokenText};
 use crate::log::{Delivered, Mode, Ordering};
 
 /// What one pull gets, as it fills.
@@ -229,7 +229,7 @@ impl Group {
         hand.messages.push(Delivered { batch, index, offset, delivery: 1, token });
     }
 
-    fn token(&self, ctx: &Ctx<'_>, offset: Offset, attempt: u32) -> String {
+    fn token(&self, ctx: &Ctx<'_>, offset: Offset, attempt: u32) -> TokenText {
         self.tokens.seal(Token { offset, term: ctx.term, attempt, seeks: self.seeks })
     }
 }

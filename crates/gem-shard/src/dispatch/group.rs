@@ -1,6 +1,7 @@
 //! A group in one partition: its state on the leader, and the round that moves it on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gem_types::{Error, Offset};
 
@@ -260,7 +261,7 @@ impl Group {
                 Mode::Key => ctx.hasher.of_batch(&batch),
                 Mode::Shared => Box::default(),
             };
-            self.batches.insert(Cached { batch, keys });
+            self.batches.insert(Cached { batch: Arc::new(batch), keys });
         }
         if ahead {
             self.batches.brought(next);
@@ -308,8 +309,8 @@ impl Group {
 
     /// The message is done with: its slot goes, and the next of its key may go out.
     pub fn finish(&mut self, offset: Offset) {
-        self.unlist(offset);
         let Some(slot) = self.slots.remove(offset) else { return };
+        self.leave_list(offset, slot.state, slot.member);
         if !slot.state.has_left() {
             self.release_key(slot.key, offset);
         }
@@ -318,7 +319,16 @@ impl Group {
     /// Takes a message out of whatever list its state put it in; its lease ends.
     pub fn unlist(&mut self, offset: Offset) {
         let Some(slot) = self.slots.get_mut(offset) else { return };
-        match slot.state {
+        let (state, member) = (slot.state, slot.member);
+        if matches!(state, State::Leased | State::Acking) {
+            slot.member = NO_MEMBER;
+            slot.stream = None;
+        }
+        self.leave_list(offset, state, member);
+    }
+
+    fn leave_list(&mut self, offset: Offset, state: State, member: u32) {
+        match state {
             State::Again => {
                 self.again.remove(&offset);
             }
@@ -333,9 +343,7 @@ impl Group {
             }
             State::Leased | State::Acking => {
                 self.leased -= 1;
-                self.members.unlease(slot.member);
-                slot.member = NO_MEMBER;
-                slot.stream = None;
+                self.members.unlease(member);
             }
             State::Parked | State::Held | State::Nacking | State::Delayed | State::Leaving | State::Left => {}
         }

@@ -50,7 +50,7 @@ use gem_types::batch::RecordBatch;
 use gem_types::{Error, GroupName, Offset, PartitionId};
 
 pub use self::actions::{Action, DispatchConfig, FetchId, Figures, GroupStart, Now, ProposalId, RequestId, Rules};
-pub use self::tokens::partition_of;
+pub use self::tokens::{TokenText, partition_of};
 pub use crate::entry::Progress;
 
 use self::group::{Ctx, Group};

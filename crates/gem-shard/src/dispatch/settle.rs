@@ -28,13 +28,20 @@ impl Group {
         if token.seeks != self.seeks {
             return Status::Expired;
         }
-        let Some(slot) = self.slots.get(token.offset) else {
+        let Some(slot) = self.slots.get_mut(token.offset) else {
             let finished = token.offset < self.cursor && verb == Verb::Ack;
             return if finished { Status::Acked } else { Status::Expired };
         };
         if slot.state == State::Acking {
             // On its way: it is answered once that is durable.
             return if verb == Verb::Ack { Status::Acked } else { Status::Expired };
+        }
+        // Nearly every token: one look at the table.
+        if verb == Verb::Ack && slot.state == State::Leased && slot.attempt == token.attempt {
+            slot.state = State::Acking;
+            self.members.seen_again(slot.member, ctx.now);
+            self.pipeline.ack(token.offset, token.offset + 1);
+            return Status::Acked;
         }
         if !self.is_good(token) {
             return Status::Expired;

@@ -13,6 +13,8 @@
 //! hash and no SHA-256, and a token of another group, of an earlier life, or of nobody's making
 //! fails its MAC.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gem_types::{Offset, PartitionId};
@@ -26,6 +28,47 @@ const BODY_LEN: usize = 40;
 const TOKEN_LEN: usize = 56;
 /// 56 bytes in base64 without padding.
 const TEXT_LEN: usize = 75;
+
+/// A token as text, in place: one goes out with every delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenText {
+    bytes: [u8; TEXT_LEN],
+    is_some: bool,
+}
+
+impl TokenText {
+    /// No token: the message was not handed out by a group.
+    pub const NONE: TokenText = TokenText { bytes: [0; TEXT_LEN], is_some: false };
+
+    /// `text` as a token, where it has a token's length and is ASCII; it is not checked.
+    pub fn of(text: &str) -> Option<TokenText> {
+        let bytes = text.is_ascii().then(|| text.as_bytes().try_into().ok()).flatten()?;
+        Some(TokenText { bytes, is_some: true })
+    }
+
+    /// The text; empty where there is none.
+    pub fn as_str(&self) -> &str {
+        // Base64 is ASCII.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The text's bytes, all ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        if self.is_some { &self.bytes } else { &[] }
+    }
+}
+
+impl fmt::Display for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// What a token says. Equal offset, seeks and attempt name one delivery, for ever: no attempt of
 /// a message is handed out twice between seeks, whoever leads.
@@ -66,7 +109,7 @@ impl TokenKey {
     }
 
     /// The token as text.
-    pub fn seal(&self, token: Token) -> String {
+    pub fn seal(&self, token: Token) -> TokenText {
         let mut bytes = [0; TOKEN_LEN];
         bytes[..16].copy_from_slice(&self.partition.0);
         bytes[16..24].copy_from_slice(&token.offset.to_be_bytes());
@@ -75,8 +118,9 @@ impl TokenKey {
         bytes[36..40].copy_from_slice(&token.seeks.to_be_bytes());
         let mac = self.mac(&bytes[..BODY_LEN]);
         bytes[BODY_LEN..].copy_from_slice(&u128::from(mac).to_be_bytes());
-        let mut text = String::with_capacity(TEXT_LEN);
-        URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
+        let mut text = TokenText { bytes: [0; TEXT_LEN], is_some: true };
+        // The length is that of any 56 bytes: nothing can fail.
+        text.is_some = URL_SAFE_NO_PAD.encode_slice(bytes, &mut text.bytes) == Ok(TEXT_LEN);
         text
     }
 
@@ -135,7 +179,7 @@ mod tests {
     #[test]
     fn only_the_same_life_of_the_same_group_knows_a_token() {
         let token = Token { offset: 9, term: 3, attempt: 2, seeks: 1 };
-        let text = key("a", 1).seal(token);
+        let text = key("a", 1).seal(token).to_string();
         assert_eq!(key("a", 1).open(&text), Some(token));
         assert_eq!(key("a", 2).open(&text), None, "the group was deleted and made again");
         assert_eq!(key("b", 1).open(&text), None);
@@ -155,7 +199,7 @@ mod tests {
         #[test]
         fn a_changed_token_is_refused(offset: u64, term: u64, attempt: u32, seeks: u32, at in 0..TEXT_LEN, to in "[A-Za-z0-9_-]") {
             let token = Token { offset, term, attempt, seeks };
-            let text = key("a", 1).seal(token);
+            let text = key("a", 1).seal(token).to_string();
             prop_assert_eq!(key("a", 1).open(&text), Some(token));
             let mut forged = text.clone();
             forged.replace_range(at..at + 1, &to);

@@ -2,6 +2,7 @@
 //! proposals, reads and dead letters.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use gem_store::StoreError;
 use gem_types::batch::RecordBatch;
@@ -22,7 +23,7 @@ pub(crate) enum Errand {
     /// Read.
     Fetch { id: FetchId, partition: PartitionId, from: Offset, max_bytes: usize },
     /// Publish to the group's dead-letter topic.
-    DeadLetter { group: GroupRef, offset: Offset, batch: RecordBatch, index: u32 },
+    DeadLetter { group: GroupRef, offset: Offset, batch: Arc<RecordBatch>, index: u32 },
 }
 
 /// A pull and whom to answer.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::shared::RETRY_AFTER_MS;
 use crate::log::{
-    Append, Delivered, GroupInfo, GroupRef, Placed, Pull, Status, TopicChange, TopicConfig, TopicInfo, Verb,
+    Append, Delivered, GroupInfo, GroupRef, Placed, Pull, Settles, Status, TopicChange, TopicConfig, TopicInfo,
 };
 
 /// How long an operation on topics and groups may take.
@@ -36,7 +36,7 @@ pub(crate) enum Request {
     /// Hand out messages.
     Pull(Pull, Reply<Vec<Delivered>>),
     /// Settle tokens.
-    Settle(GroupRef, Vec<(String, Verb)>, Reply<Vec<Status>>),
+    Settle(GroupRef, Settles, Reply<Vec<Status>>),
     /// A member lives.
     Heartbeat(GroupRef, String, Reply<u64>),
     /// A stream has ended.

@@ -9,8 +9,8 @@ use gem_types::{Error, Offset, PartitionId, Result, TopicName};
 use super::Shard;
 use super::requests::{CHANGE_WAIT, Change, Changed, Request};
 use crate::log::{
-    Append, Delivered, From, GroupInfo, GroupRef, PartitionStats, Placed, Pull, Read, ReadOut, ShardLog, Status,
-    TopicChange, TopicConfig, TopicInfo, TopicPage, Verb,
+    Append, Delivered, From, GroupInfo, GroupRef, PartitionStats, Placed, Pull, Read, ReadOut, Settles, ShardLog,
+    Status, TopicChange, TopicConfig, TopicInfo, TopicPage,
 };
 use crate::machine::{no_partition, no_topic};
 
@@ -117,7 +117,7 @@ impl ShardLog for Shard {
         .boxed()
     }
 
-    fn settle(&self, group: GroupRef, verbs: Vec<(String, Verb)>) -> BoxFuture<'_, Result<Vec<Status>>> {
+    fn settle(&self, group: GroupRef, verbs: Settles) -> BoxFuture<'_, Result<Vec<Status>>> {
         async move {
             self.shared.serving(SERVING_WAIT).await?;
             self.asks.ask_short(|reply| Request::Settle(group, verbs, reply)).await

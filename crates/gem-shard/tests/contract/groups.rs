@@ -1,5 +1,6 @@
 //! Groups: pulls, leases, acks, redelivery, dead letters, seeks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gem_shard::log::{Delivered, From, GroupRef, Mode, Pull, ShardLog, Status, TopicConfig, Verb};
@@ -45,7 +46,7 @@ pub fn offsets(messages: &[Delivered]) -> Vec<u64> {
 }
 
 pub async fn settle(log: &dyn ShardLog, group: &GroupRef, messages: &[Delivered], verb: Verb) -> Vec<Status> {
-    let verbs = messages.iter().map(|message| (message.token.clone(), verb)).collect();
+    let verbs = Arc::new(messages.iter().map(|message| (message.token.to_string(), verb)).collect());
     log.settle(group.clone(), verbs).await.unwrap()
 }
 
@@ -64,7 +65,7 @@ async fn a_group_gets_each_message_once_and_acks_it(node: &mut Node) {
     assert_eq!(settle(log, &g, &got[..1], Verb::Ack).await, [Status::Acked]);
     let info = log.group(g.clone()).await.unwrap();
     assert_eq!((info.lag, info.pending), (1, 1));
-    let verbs = vec![("nonsense".into(), Verb::Ack)];
+    let verbs = Arc::new(vec![("nonsense".into(), Verb::Ack)]);
     assert_eq!(log.settle(g.clone(), verbs).await.unwrap(), [Status::Unknown]);
     assert_eq!(log.groups(topic("t"), p).await.unwrap().len(), 1);
     log.delete_group(g.clone()).await.unwrap();

@@ -142,7 +142,7 @@ fn note(mesh: &Mesh, group: &GroupRef, member: &str, asked_ms: u64, messages: &[
             noted.push((seen, message.delivery));
         }
         let Delivered { offset, delivery, token, .. } = message.clone();
-        tokens.push(Token { group: group.clone(), token, offset, delivery });
+        tokens.push(Token { group: group.clone(), token: token.to_string(), offset, delivery });
     }
     mesh.world.emit(Event::Pulled { group: group.clone(), member: member.to_owned(), asked_ms, messages: noted });
     tokens
@@ -153,7 +153,7 @@ async fn settle(mesh: &Mesh, group: &GroupRef, verbs: Vec<(Token, Verb)>) {
     let op = mesh.world.op();
     let named = verbs.iter().map(|(token, verb)| (token.offset, token.delivery, *verb)).collect();
     mesh.world.emit(Event::Settle { op, group: group.clone(), verbs: named });
-    let verbs = verbs.into_iter().map(|(token, verb)| (token.token, verb)).collect();
+    let verbs = Arc::new(verbs.into_iter().map(|(token, verb)| (token.token, verb)).collect());
     let answer = Answer::of(home.settle(group.clone(), verbs).await);
     mesh.world.emit(Event::Settled { op, answer });
 }

@@ -107,7 +107,7 @@ impl Packer {
     }
 
     fn put(&mut self, shape: &Shape, records: &[u8], time_shift: i64) -> Result<(), BatchError> {
-        let rest = records.get(shape.rest.clone()).unwrap_or_default();
+        let rest = shape.rest.of(records);
         let timestamp_delta = shape.timestamp_delta.wrapping_add(time_shift);
         let body = 1 + varint::len(timestamp_delta) + varint::len(self.count.into()) + rest.len();
         let length = self.buffer.len() + body + 5;

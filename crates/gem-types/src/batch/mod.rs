@@ -37,7 +37,7 @@ pub use decode::{MAX_DECOMPRESSED, Rules};
 pub use encode::{BatchBuilder, MAX_ENCODED};
 pub use error::BatchError;
 pub use layout::HEAD_LEN;
-pub use record::{Headers, Record, RecordRef, RecordRefs, Records};
+pub use record::{Headers, Record, RecordRef, RecordRefs, Records, SharedRecord};
 
 use layout::Head;
 

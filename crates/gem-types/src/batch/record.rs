@@ -1,9 +1,10 @@
-//! Records as their readers see them: whole ([`Record`]), or in place ([`RecordRef`]).
+//! Records as their readers see them: taken apart ([`Record`]), in place ([`RecordRef`]), or in
+//! place with their batch kept alive ([`SharedRecord`]).
 
 use bytes::Bytes;
 
 use super::error::BatchError;
-use super::shape::{BatchClock, Shape, header, slice};
+use super::shape::{BatchClock, Shape, header};
 use super::varint::read_i32;
 use super::{Codec, HEAD_LEN, RecordBatch};
 use crate::ids::{Offset, TimestampMs};
@@ -30,14 +31,14 @@ impl Record {
         self.headers.iter().find(|(n, _)| n.as_ref() == name.as_bytes()).map(|(_, value)| value)
     }
 
-    /// The message that the record holds: [`ID_HEADER`] becomes its id and leaves the headers.
+    /// The message that the record holds: the first [`ID_HEADER`] becomes its id, and none stays in the headers.
     /// The payload is not copied.
     pub fn into_message(self) -> Message {
         let mut message =
             Message { id: None, key: self.key, headers: Vec::with_capacity(self.headers.len()), payload: self.value };
         for (name, value) in self.headers {
             if name.as_ref() == ID_HEADER.as_bytes() {
-                message.id = Some(String::from_utf8_lossy(&value).into_owned());
+                message.id.get_or_insert_with(|| String::from_utf8_lossy(&value).into_owned());
             } else {
                 message.headers.push((String::from_utf8_lossy(&name).into_owned(), value));
             }
@@ -63,6 +64,7 @@ pub struct RecordRef<'a> {
 
 impl<'a> RecordRef<'a> {
     /// The headers, parsed as they are asked for.
+    #[inline]
     pub fn headers(&self) -> Headers<'a> {
         Headers { bytes: self.headers, at: 0, left: self.header_count }
     }
@@ -78,6 +80,43 @@ impl<'a> RecordRef<'a> {
     }
 }
 
+/// A record in place, whose batch it keeps alive: one count, nothing allocated.
+#[derive(Clone, Debug)]
+pub struct SharedRecord {
+    records: Bytes,
+    shape: Shape,
+    clock: BatchClock,
+}
+
+impl SharedRecord {
+    /// Its fields.
+    #[inline]
+    pub fn get(&self) -> RecordRef<'_> {
+        self.shape.to_ref(&self.records, self.clock)
+    }
+
+    /// Its place in the partition.
+    pub fn offset(&self) -> Offset {
+        self.shape.offset(self.clock)
+    }
+
+    /// See [`RecordRef::timestamp_ms`].
+    pub fn timestamp_ms(&self) -> TimestampMs {
+        self.shape.timestamp_ms(self.clock)
+    }
+
+    /// The bytes of key, value and headers, encoded.
+    #[expect(clippy::len_without_is_empty, reason = "a record has at least the lengths of its parts")]
+    pub fn len(&self) -> usize {
+        self.shape.rest.range().len()
+    }
+
+    /// The bytes of its value.
+    pub fn payload_len(&self) -> usize {
+        self.shape.payload_len()
+    }
+}
+
 /// A record's headers: name and value, a null value as an empty one.
 #[derive(Clone, Debug)]
 pub struct Headers<'a> {
@@ -89,6 +128,7 @@ pub struct Headers<'a> {
 impl<'a> Iterator for Headers<'a> {
     type Item = Result<(&'a [u8], &'a [u8]), BatchError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.left == 0 {
             return None;
@@ -98,7 +138,7 @@ impl<'a> Iterator for Headers<'a> {
         if header.is_err() {
             self.left = 0;
         }
-        Some(header.map(|(name, value)| (slice(self.bytes, name), slice(self.bytes, value))))
+        Some(header.map(|(name, value)| (name.of(self.bytes), value.of(self.bytes))))
     }
 }
 
@@ -112,17 +152,34 @@ pub struct Records {
     failed: Option<BatchError>,
 }
 
-impl Iterator for Records {
-    type Item = Result<Record, BatchError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl Records {
+    fn next_shape(&mut self) -> Option<Result<Shape, BatchError>> {
         if let Some(error) = self.failed.take() {
             self.left = 0;
             return Some(Err(error));
         }
         self.left = self.left.checked_sub(1)?;
         let shape = Shape::read(&self.records, &mut self.at);
-        let record = shape.and_then(|shape| shape.to_record(&self.records, self.clock));
+        if shape.is_err() {
+            self.left = 0;
+        }
+        Some(shape)
+    }
+
+    /// The same records in place.
+    pub fn shared(mut self) -> impl Iterator<Item = Result<SharedRecord, BatchError>> {
+        std::iter::from_fn(move || {
+            let shape = self.next_shape()?;
+            Some(shape.map(|shape| SharedRecord { records: self.records.clone(), shape, clock: self.clock }))
+        })
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, BatchError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let record = self.next_shape()?.and_then(|shape| shape.to_record(&self.records, self.clock));
         if record.is_err() {
             self.left = 0;
         }

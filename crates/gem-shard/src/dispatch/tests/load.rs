@@ -88,7 +88,7 @@ fn cost(mode: Mode) {
                 Action::Reply { result, .. } => {
                     let got = result.unwrap();
                     done += got.len() as u64;
-                    let verbs: Vec<_> = got.into_iter().map(|m| (m.token, Verb::Ack)).collect();
+                    let verbs: Vec<_> = got.into_iter().map(|m| (m.token.to_string(), Verb::Ack)).collect();
                     let begun = clock();
                     dispatch.on_settle(1, &group, &verbs, now);
                     settling += begun.elapsed();

@@ -99,7 +99,7 @@ impl Model {
             offset,
             Lease { attempt, consumer, stream, deadline, freed: false, acking: false, unclear: false, term },
         );
-        self.tokens.insert(got.token.clone(), (offset, attempt, self.seeks));
+        self.tokens.insert(got.token.to_string(), (offset, attempt, self.seeks));
     }
 
     fn check_order(&self, offset: Offset, state: &Replicated) {

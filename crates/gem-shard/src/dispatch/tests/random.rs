@@ -123,7 +123,7 @@ fn happen(world: &mut World, past: &mut Past, event: Event) {
             continue;
         }
         past.answered.push(*request);
-        past.tokens.extend(reply.iter().flatten().map(|message| message.token.clone()));
+        past.tokens.extend(reply.iter().flatten().map(|message| message.token.to_string()));
     }
 }
 
@@ -136,7 +136,7 @@ fn empty(world: &mut World) {
             return;
         }
         let got = world.get("last", 40);
-        let verbs = got.iter().map(|message| (message.token.clone(), Verb::Ack)).collect();
+        let verbs = got.iter().map(|message| (message.token.to_string(), Verb::Ack)).collect();
         world.settle(verbs);
         world.run();
         world.advance(500);

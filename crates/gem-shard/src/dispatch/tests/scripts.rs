@@ -137,7 +137,7 @@ fn acks_and_nacks_are_answered_once_durable() {
     let mut world = shared();
     world.publish(&["", ""]);
     let got = world.get("a", 2);
-    let ack = world.settle(vec![(got[0].token.clone(), Verb::Ack), (got[1].token.clone(), NACK)]);
+    let ack = world.settle(vec![(got[0].token.to_string(), Verb::Ack), (got[1].token.to_string(), NACK)]);
     assert!(world.settled.is_empty());
     world.advance(10 * ACK_TIMEOUT_MS);
     assert!(world.settled.is_empty(), "and what is being acked does not time out");
@@ -152,7 +152,7 @@ fn failed_deliveries_end_in_the_dead_letter_topic() {
     for delivery in 1..=3 {
         let got = world.get("a", 1);
         assert_eq!(places(&got), [(0, delivery)]);
-        let request = world.settle(vec![(got[0].token.clone(), NACK)]);
+        let request = world.settle(vec![(got[0].token.to_string(), NACK)]);
         while world.apply_one() {}
         assert_eq!(world.settled[&request].as_ref().unwrap(), &[Status::Nacked]);
     }
@@ -285,9 +285,9 @@ fn a_seek_ends_leases_and_delivers_again() {
     world.publish(&["", "", ""]);
     let got = world.get("a", 3);
     assert_eq!(world.verb(&got[0], Verb::Ack), Status::Acked);
-    let before = world.settle(vec![(got[1].token.clone(), Verb::Ack)]);
+    let before = world.settle(vec![(got[1].token.to_string(), Verb::Ack)]);
     world.seek(0);
-    let after = world.settle(vec![(got[2].token.clone(), Verb::Ack)]);
+    let after = world.settle(vec![(got[2].token.to_string(), Verb::Ack)]);
     world.run();
     assert_eq!(world.settled[&before].as_ref().unwrap(), &[Status::Acked]);
     assert_eq!(world.settled[&after].as_ref().unwrap(), &[Status::Expired], "judged before, recorded nowhere");

@@ -404,7 +404,7 @@ impl World {
     }
 
     pub fn verb(&mut self, message: &Delivered, verb: Verb) -> Status {
-        self.token(&message.token, verb)
+        self.token(message.token.as_str(), verb)
     }
 
     pub fn token(&mut self, token: &str, verb: Verb) -> Status {
