@@ -1,18 +1,12 @@
 //! The thread that empties old journal files into objects, at its own pace.
 
-use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use gem_shard::Shard;
-use gem_shard::shard::batches_in_entry;
+use gem_shard::shard::GatheredShards;
 use gem_store::StoreError;
-use gem_store::gather::{GatherHost, Gatherer, Next};
-use gem_store::index::locations::Move;
-use gem_store::index::ordered::OrderedStore;
+use gem_store::gather::{Gatherer, Next};
 use gem_store::journal::Journal;
-use gem_types::{GroupId, Offset, PartitionId};
 use tokio::sync::oneshot;
 
 /// Between looks where there is nothing to do.
@@ -23,49 +17,6 @@ const WAIT: Duration = Duration::from_millis(50);
 const FULL: Duration = Duration::from_secs(1);
 /// After a failure.
 const FAILED: Duration = Duration::from_secs(5);
-
-/// This node's shards, as gathering needs them.
-pub struct Host(pub Vec<Arc<Shard>>);
-
-impl fmt::Debug for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host").field("shards", &self.0.len()).finish()
-    }
-}
-
-impl Host {
-    fn shard(&self, group: GroupId) -> Option<&Arc<Shard>> {
-        self.0.iter().find(|shard| shard.id() == group)
-    }
-}
-
-impl GatherHost for Host {
-    fn store(&self, group: GroupId) -> Option<Arc<dyn OrderedStore>> {
-        self.shard(group).map(|shard| shard.store())
-    }
-
-    fn batches_in_entry(&self, entry: &[u8]) -> Vec<(PartitionId, Offset, Range<usize>)> {
-        batches_in_entry(entry)
-    }
-
-    fn repoint(&self, group: GroupId, moves: &[Move]) -> Result<(), StoreError> {
-        self.shard(group).map_or(Ok(()), |shard| shard.repoint(moves))
-    }
-
-    fn flush(&self, group: GroupId) -> Result<(), StoreError> {
-        self.shard(group).map_or(Ok(()), |shard| shard.flush_blocking())
-    }
-
-    fn durable_applied(&self, group: GroupId) -> Option<u64> {
-        self.shard(group).and_then(|shard| shard.durable_applied())
-    }
-
-    fn purge(&self, group: GroupId) {
-        if let Some(shard) = self.shard(group) {
-            shard.purge();
-        }
-    }
-}
 
 type Stop = Arc<(Mutex<bool>, Condvar)>;
 
@@ -78,7 +29,7 @@ pub struct GatherThread {
 
 impl GatherThread {
     /// Starts it for the shards of `host`, the same that the gatherer knows.
-    pub fn start(gatherer: Gatherer, host: Arc<Host>, journal: Journal) -> Result<GatherThread, StoreError> {
+    pub fn start(gatherer: Gatherer, host: Arc<GatheredShards>, journal: Journal) -> Result<GatherThread, StoreError> {
         let stop = Stop::default();
         let (tell, ended) = oneshot::channel();
         let its = stop.clone();
@@ -114,7 +65,7 @@ impl Drop for GatherThread {
 
 /// Lets go of the log behind what the indexes hold. Shards do so by themselves for each so many
 /// bytes that they store; a full disk stores nothing, and a purge there must make room soon.
-fn make_room(host: &Host) {
+fn make_room(host: &GatheredShards) {
     for shard in &host.0 {
         match shard.flush_blocking() {
             Ok(()) => shard.purge(),
@@ -123,7 +74,7 @@ fn make_room(host: &Host) {
     }
 }
 
-fn run(mut gatherer: Gatherer, host: &Host, journal: &Journal, stop: &Stop) {
+fn run(mut gatherer: Gatherer, host: &GatheredShards, journal: &Journal, stop: &Stop) {
     loop {
         let pause = match gatherer.step() {
             Ok(Next::More) => Duration::ZERO,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::{join_all, try_join_all};
 use gem_shard::dispatch::DispatchConfig;
 use gem_shard::raft::transport::Alone;
+use gem_shard::shard::GatheredShards;
 use gem_shard::{ProposerConfig, Shard, ShardConfig, ShardDeps};
 use gem_store::budget::{Budget, Charge, Class};
 use gem_store::cache::TailCache;
@@ -25,13 +26,13 @@ use gem_types::{GroupId, NodeId, Prefix, ring};
 
 use crate::gateway::dead_letters::DeadLetterPublisher;
 use crate::gateway::{Gateway, Settings};
-use crate::gatherer::{GatherThread, Host};
+use crate::gatherer::GatherThread;
 use crate::memory::Shares;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::rest::{self, App};
 use crate::router::LocalRouter;
-use crate::serve::Server;
+use crate::serve::{Routers, Server};
 
 /// How long a start waits for its shards to serve before it says which one does not.
 const SERVING_WAIT: Duration = Duration::from_secs(60);
@@ -105,6 +106,9 @@ impl Node {
         let founding = FoundingConfig { k: config.shards_log2, secret: None };
         let (identity, founded) = Identity::load_or_found(&*disk, &dir, &*random, &founding)?;
 
+        let address = config.listen;
+        let starting = Routers { rest: rest::starting(), grpc: crate::grpc::starting() };
+        let server = Server::bind(address, starting).await.map_err(|error| NodeError::Listen { address, error })?;
         let shares = Shares::of(config.memory).ok_or(NodeError::Memory)?;
         let budget = shares.budget();
         let rocks = shares.rocks();
@@ -138,7 +142,7 @@ impl Node {
         router.fill(shards.clone());
         let serving = shards.iter().map(|shard| shard.serving(SERVING_WAIT));
         try_join_all(serving).await.map_err(NodeError::Serving)?;
-        let host = Arc::new(Host(shards));
+        let host = Arc::new(GatheredShards(shards));
         let gatherer = Gatherer::new(journal.clone(), objects.clone(), host.clone(), gather_config(config))?;
         let gather = GatherThread::start(gatherer, host, journal.clone())?;
         show(&metrics, &budget, &journal, &objects);
@@ -146,8 +150,7 @@ impl Node {
         let ready = Arc::new(ready(&router, &journal));
         let grpc = crate::grpc::routes(gateway.clone()).await;
         let rest = rest::routes(App { gateway: gateway.clone(), ready: ready.clone() });
-        let address = config.listen;
-        let server = Server::bind(address, rest, grpc).await.map_err(|error| NodeError::Listen { address, error })?;
+        server.serve(Routers { rest, grpc });
         ready.set();
         tracing::info!(node = %identity.node, mesh = %identity.mesh, address = %server.address, "takes traffic");
         Ok(Node { identity, server, gateway, ready, router, gather, writer, _index_memory: index_memory, _lock: lock })

@@ -1,11 +1,12 @@
 //! The socket: one port for REST, gRPC, metrics and health.
 //!
 //! Owns the listener and every connection's task. Each connection speaks HTTP/1.1 or HTTP/2,
-//! whichever its client begins with; gRPC is told from REST by its content type.
+//! whichever its client begins with; gRPC is told from REST by its content type. The port is open
+//! from the first moment: while the node recovers it answers that it lives and is starting.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -49,15 +50,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Server {
     /// The address that was bound.
     pub address: SocketAddr,
+    serving: Arc<OnceLock<Routers>>,
     stop: CancellationToken,
     tasks: Arc<Tasks>,
 }
 
 /// The two routers behind the port.
 #[derive(Clone, Debug)]
+pub struct Routers {
+    /// For what is not gRPC.
+    pub rest: Router,
+    /// For gRPC.
+    pub grpc: Router,
+}
+
+/// The routers while the node starts, and those afterwards.
+#[derive(Clone, Debug)]
 struct Routes {
-    rest: Router,
-    grpc: Router,
+    starting: Routers,
+    serving: Arc<OnceLock<Routers>>,
 }
 
 impl Service<Request<Incoming>> for Routes {
@@ -68,26 +79,41 @@ impl Service<Request<Incoming>> for Routes {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        let router = if is_grpc { &self.grpc } else { &self.rest };
+        let routers = self.serving.get().unwrap_or(&self.starting);
+        let router = if is_grpc { &routers.grpc } else { &routers.rest };
         Box::pin(router.clone().oneshot(request.map(Body::new)))
     }
 }
 
 impl Server {
-    /// Binds `address` and serves until [`stop`](Self::stop).
+    /// Binds `address`, and answers by `starting` until there is something to [`serve`](Self::serve).
     #[expect(clippy::disallowed_methods, reason = "this is the module that owns the sockets")]
-    pub async fn bind(address: SocketAddr, rest: Router, grpc: Router) -> std::io::Result<Server> {
+    pub async fn bind(address: SocketAddr, starting: Routers) -> std::io::Result<Server> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let (stop, tasks) = (CancellationToken::new(), Arc::new(Tasks::new()));
-        tasks.spawn(accept(listener, Routes { rest, grpc }, stop.clone(), tasks.clone()));
-        Ok(Server { address, stop, tasks })
+        let serving = Arc::new(OnceLock::new());
+        let routes = Routes { starting, serving: serving.clone() };
+        tasks.spawn(accept(listener, routes, stop.clone(), tasks.clone()));
+        Ok(Server { address, serving, stop, tasks })
+    }
+
+    /// Answers by `routers` from now on.
+    pub fn serve(&self, routers: Routers) {
+        // A second call finds the first one's at work, and changes nothing.
+        let _ = self.serving.set(routers);
     }
 
     /// Takes no more connections, lets what runs end, and cuts off what has not after `patience`.
     pub async fn stop(&self, patience: Duration) {
         self.stop.cancel();
         self.tasks.finish(patience).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }
 

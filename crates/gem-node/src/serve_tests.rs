@@ -19,7 +19,7 @@ use crate::gateway::{Gateway, Settings};
 use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::rest::{self, App};
-use crate::serve::Server;
+use crate::serve::{Routers, Server};
 
 /// Method, path, content type, body, status and code.
 type Case = (&'static str, &'static str, Option<&'static str>, &'static str, u16, &'static str);
@@ -45,7 +45,9 @@ async fn up() -> Up {
     let ready = Arc::new(Ready::asking("starting", || None));
     let grpc = crate::grpc::routes(gateway.clone()).await;
     let rest = rest::routes(App { gateway, ready });
-    let server = Server::bind("127.0.0.1:0".parse().unwrap(), rest, grpc).await.unwrap();
+    let starting = Routers { rest: rest::starting(), grpc: crate::grpc::starting() };
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), starting).await.unwrap();
+    server.serve(Routers { rest, grpc });
     let url = format!("http://{}", server.address);
     Up { server, log, url, http: reqwest::Client::new() }
 }
@@ -212,4 +214,24 @@ async fn a_stop_waits_for_what_runs() {
     });
     assert_eq!(answer.unwrap().status(), 200);
     assert!(up.http.get(format!("{}/healthz", up.url)).send().await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_starts_says_so() {
+    let starting = Routers { rest: rest::starting(), grpc: crate::grpc::starting() };
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), starting).await.unwrap();
+    let url = format!("http://{}", server.address);
+    let http = reqwest::Client::new();
+    assert_eq!(http.get(format!("{url}/healthz")).send().await.unwrap().status(), 200);
+    for path in ["readyz", "metrics", "v1/topics"] {
+        let answer = http.get(format!("{url}/{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 503, "{path}");
+        assert!(answer.headers().contains_key("retry-after"));
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["code"], "unavailable");
+    }
+    let mut publisher = PublisherClient::connect(url).await.unwrap();
+    let told = publisher.publish(v1::PublishRequest::default()).await.unwrap_err();
+    assert_eq!(told.code(), tonic::Code::Unavailable);
+    assert_eq!(told.get_error_details().error_info().unwrap().reason, "unavailable");
 }

@@ -8,28 +8,25 @@
 //! [`SimDisk`]: gem_store::disk::SimDisk
 //! [`ModelStores`]: gem_store::index::model::ModelStores
 
-use std::fmt;
 use std::io;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gem_shard::dispatch::DispatchConfig;
 use gem_shard::raft::transport::Alone;
-use gem_shard::shard::batches_in_entry;
+use gem_shard::shard::GatheredShards;
 use gem_shard::{ProposerConfig, Shard, ShardConfig, ShardDeps, Status};
+use gem_store::Identity;
 use gem_store::budget::Budget;
 use gem_store::cache::TailCache;
-use gem_store::gather::{GatherConfig, GatherHost, Gatherer, Next};
+use gem_store::gather::{GatherConfig, Gatherer, Next};
 use gem_store::identity::{Founding, FoundingConfig};
-use gem_store::index::locations::Move;
-use gem_store::index::ordered::{OrderedStore, OrderedStores};
+use gem_store::index::ordered::OrderedStores;
 use gem_store::journal::{Journal, JournalConfig, Writer};
 use gem_store::objects::{Objects, Origin};
 use gem_store::read::{InlineReads, Reader, Reads};
-use gem_store::{Identity, StoreError};
-use gem_types::{GroupId, Offset, PartitionId, Prefix};
+use gem_types::{GroupId, Prefix};
 use tokio::task::JoinSet;
 
 use crate::chance::{Chance, SimRandom};
@@ -91,7 +88,7 @@ impl Node {
         match node.open_shards(&deps, &identity, founded).await {
             Ok(()) => {
                 dead_letters.fill(&node.shards);
-                let host = Arc::new(Host(node.shards.clone()));
+                let host = Arc::new(GatheredShards(node.shards.clone()));
                 let gatherer = Gatherer::new(journal, objects, host, gather_config(setup)).map_err(io::Error::other)?;
                 node.gatherer.spawn(gather(world.clone(), node.disk.clone(), gatherer));
                 Ok(node)
@@ -190,49 +187,6 @@ async fn gather(world: Arc<World>, disk: LifeDisk, mut gatherer: Gatherer) {
         }
         world.gathered(gatherer.counts());
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-    }
-}
-
-/// The shards as gathering needs them: as gem-node's.
-struct Host(Vec<Arc<Shard>>);
-
-impl fmt::Debug for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Host").field("shards", &self.0.len()).finish()
-    }
-}
-
-impl Host {
-    fn shard(&self, group: GroupId) -> Option<&Arc<Shard>> {
-        self.0.iter().find(|shard| shard.id() == group)
-    }
-}
-
-impl GatherHost for Host {
-    fn store(&self, group: GroupId) -> Option<Arc<dyn OrderedStore>> {
-        self.shard(group).map(|shard| shard.store())
-    }
-
-    fn batches_in_entry(&self, entry: &[u8]) -> Vec<(PartitionId, Offset, Range<usize>)> {
-        batches_in_entry(entry)
-    }
-
-    fn repoint(&self, group: GroupId, moves: &[Move]) -> Result<(), StoreError> {
-        self.shard(group).map_or(Ok(()), |shard| shard.repoint(moves))
-    }
-
-    fn flush(&self, group: GroupId) -> Result<(), StoreError> {
-        self.shard(group).map_or(Ok(()), |shard| shard.flush_blocking())
-    }
-
-    fn durable_applied(&self, group: GroupId) -> Option<u64> {
-        self.shard(group).and_then(|shard| shard.durable_applied())
-    }
-
-    fn purge(&self, group: GroupId) {
-        if let Some(shard) = self.shard(group) {
-            shard.purge();
-        }
     }
 }
 

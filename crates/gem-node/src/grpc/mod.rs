@@ -21,6 +21,11 @@ use crate::gateway::Gateway;
 /// How much larger than `max_batch` a request may be: what ids, names and framing add.
 const ROOM: usize = 2;
 
+/// What is answered while the node starts.
+pub fn starting() -> axum::Router {
+    axum::Router::new().fallback(async || status::status(crate::rest::is_starting()).into_http::<axum::body::Body>())
+}
+
 /// All services, as one router. Health says *not serving* once the gateway drains.
 pub async fn routes(gateway: Arc<Gateway>) -> axum::Router {
     let limits = gateway.settings().limits;
@@ -52,5 +57,5 @@ pub async fn routes(gateway: Arc<Gateway>) -> axum::Router {
         // The descriptors are built in: this shows in the first test, and costs only reflection.
         Err(error) => tracing::error!(%error, "no reflection"),
     }
-    routes.prepare().into_axum_router()
+    routes.prepare().into_axum_router().layer(axum::middleware::map_response(status::map_response))
 }

@@ -7,12 +7,11 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, Stream, StreamExt, unfold};
 use gem_proto::server::publisher_server::Publisher;
 use gem_proto::v1;
-
 use gem_types::{Error, ProducerId, TopicName};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
-use super::status::{caller_waits, refusal, status};
+use super::status::{caller_waits, of_transport, refusal, status};
 use crate::gateway::Gateway;
 use crate::gateway::prepare::MESSAGES_MAX;
 use crate::gateway::producers::Producer;
@@ -114,7 +113,7 @@ impl PublishStream {
                 request = self.requests.message(), if open && room => match request {
                     Ok(Some(request)) => self.begin(request),
                     Ok(None) => self.over = Some(None),
-                    Err(status) => self.over = Some(Some(status)),
+                    Err(status) => self.over = Some(Some(of_transport(status))),
                 },
                 else => return self.over.take().flatten().map(Err),
             }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use axum::response::Response;
 use gem_proto::v1;
 use gem_types::Error;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::errors::{grpc_code, retry_after};
@@ -18,6 +19,27 @@ pub fn status(error: Error) -> Status {
         details.set_retry_info(Some(after));
     }
     Status::with_error_details(grpc_code(error.code), error.detail, details)
+}
+
+/// A status that the transport made of a request: one that is too large gets the contract's code
+/// for it. The transport has another, and the gateway never uses that.
+pub fn of_transport(told: Status) -> Status {
+    match told.code() {
+        Code::OutOfRange => status(too_large(told.message())),
+        _ => told,
+    }
+}
+
+/// As [`of_transport`], for requests that the transport refuses before a service sees them.
+pub async fn map_response(response: Response) -> Response {
+    match Status::from_header_map(response.headers()) {
+        Some(told) if told.code() == Code::OutOfRange => status(too_large(told.message())).into_http(),
+        _ => response,
+    }
+}
+
+fn too_large(why: &str) -> Error {
+    Error::too_large(format!("the request is too large ({why}): send smaller batches, or raise max_batch"))
 }
 
 /// `error` as one message's outcome.
@@ -55,6 +77,18 @@ mod tests {
         let info = details.error_info().unwrap();
         assert_eq!((info.domain.as_str(), info.reason.as_str()), ("gem", "throttled"));
         assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_millis(250)));
+    }
+
+    #[tokio::test]
+    async fn what_the_transport_finds_too_large_is_called_so() {
+        let found = || Status::out_of_range("found 9 bytes, the limit is: 4 bytes");
+        let told = Status::from_header_map(map_response(found().into_http()).await.headers()).unwrap();
+        for told in [told, of_transport(found())] {
+            assert_eq!(told.code(), Code::ResourceExhausted);
+            assert_eq!(told.get_error_details().error_info().unwrap().reason, "too_large");
+        }
+        let other = map_response(Status::not_found("x").into_http()).await;
+        assert_eq!(Status::from_header_map(other.headers()).unwrap().code(), Code::NotFound);
     }
 
     #[test]

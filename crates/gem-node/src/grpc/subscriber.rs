@@ -189,6 +189,12 @@ fn check_extend(tokens: &[String], by_ms: u64) -> Result<u64, Error> {
 
 /// The transport failed, or the client broke off.
 fn broken(status: Status) -> Error {
+    if status.code() == tonic::Code::OutOfRange {
+        return Error::too_large(format!(
+            "the request is too large ({}): settle fewer tokens at once",
+            status.message()
+        ));
+    }
     Error::unavailable(format!("the stream broke off: {}", status.message()), 100)
 }
 

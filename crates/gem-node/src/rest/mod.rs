@@ -57,6 +57,16 @@ pub fn routes(app: App) -> Router {
         .with_state(app)
 }
 
+/// What is answered while the node starts.
+pub fn starting() -> Router {
+    Router::new().route("/healthz", get(health::live)).fallback(async || Problem(is_starting()))
+}
+
+/// Why nothing is served yet.
+pub fn is_starting() -> Error {
+    Error::unavailable("this node is starting: it recovers what is on its disk", 1000)
+}
+
 async fn no_such_path(uri: Uri) -> Problem {
     Problem(Error::not_found(format!("there is nothing at {}: see the API's paths under /v1", uri.path())))
 }

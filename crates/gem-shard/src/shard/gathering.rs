@@ -2,35 +2,70 @@
 //! [`GatherHost`](gem_store::gather::GatherHost). These calls block on the index, and belong to
 //! the gatherer's thread.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use gem_store::StoreError;
+use gem_store::gather::GatherHost;
 use gem_store::index::locations::Move;
 use gem_store::index::ordered::OrderedStore;
-use gem_types::{Offset, PartitionId};
+use gem_types::{GroupId, Offset, PartitionId};
 
 use super::Shard;
 use crate::entry;
 
-/// The batches in an entry's payload: partition, base offset, and where in the payload.
-pub fn batches_in_entry(payload: &[u8]) -> Vec<(PartitionId, Offset, Range<usize>)> {
-    let found = entry::batches_in(payload).unwrap_or_else(|error| {
-        tracing::error!("an entry of the journal can't be read: {error}");
-        Vec::new()
-    });
-    found.into_iter().map(|batch| (batch.partition, batch.base, batch.range)).collect()
+/// All shards of a node.
+pub struct GatheredShards(pub Vec<Arc<Shard>>);
+
+impl fmt::Debug for GatheredShards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatheredShards").field("shards", &self.0.len()).finish()
+    }
+}
+
+impl GatheredShards {
+    fn shard(&self, group: GroupId) -> Option<&Arc<Shard>> {
+        self.0.iter().find(|shard| shard.id() == group)
+    }
+}
+
+impl GatherHost for GatheredShards {
+    fn store(&self, group: GroupId) -> Option<Arc<dyn OrderedStore>> {
+        self.shard(group).map(|shard| shard.shared.store.clone())
+    }
+
+    fn batches_in_entry(&self, payload: &[u8]) -> Vec<(PartitionId, Offset, Range<usize>)> {
+        let found = entry::batches_in(payload).unwrap_or_else(|error| {
+            tracing::error!("an entry of the journal can't be read: {error}");
+            Vec::new()
+        });
+        found.into_iter().map(|batch| (batch.partition, batch.base, batch.range)).collect()
+    }
+
+    fn repoint(&self, group: GroupId, moves: &[Move]) -> Result<(), StoreError> {
+        self.shard(group).map_or(Ok(()), |shard| shard.shared.repoint(moves))
+    }
+
+    fn flush(&self, group: GroupId) -> Result<(), StoreError> {
+        self.shard(group).map_or(Ok(()), |shard| shard.flush_blocking())
+    }
+
+    fn durable_applied(&self, group: GroupId) -> Option<u64> {
+        self.shard(group).and_then(|shard| shard.durable_applied())
+    }
+
+    fn purge(&self, group: GroupId) {
+        if let Some(shard) = self.shard(group) {
+            shard.purge();
+        }
+    }
 }
 
 impl Shard {
     /// Its index.
     pub fn store(&self) -> Arc<dyn OrderedStore> {
         self.shared.store.clone()
-    }
-
-    /// Lets locations point elsewhere, in one write with the counters and in turn with applying.
-    pub fn repoint(&self, moves: &[Move]) -> Result<(), StoreError> {
-        self.shared.repoint(moves)
     }
 
     /// Flushes the index, and raises the durable applied index.
