@@ -29,13 +29,13 @@ pub struct ProposerConfig {
     pub entry_bytes: usize,
     /// The most bytes that an entry may have: what the journal takes. A larger append is refused.
     pub entry_bytes_max: usize,
-    /// The most bytes of clients' message ids that the shard remembers.
+    /// The most bytes of clients' message ids that the node remembers.
     pub dedup_bytes: u64,
 }
 
 impl Default for ProposerConfig {
     fn default() -> Self {
-        ProposerConfig { in_flight_max: 2, entry_bytes: 4 << 20, entry_bytes_max: 24 << 20, dedup_bytes: 16 << 20 }
+        ProposerConfig { in_flight_max: 2, entry_bytes: 4 << 20, entry_bytes_max: 24 << 20, dedup_bytes: 256 << 20 }
     }
 }
 
@@ -164,6 +164,11 @@ impl Proposer {
         let flying = self.in_flight.iter().flat_map(|entry| &entry.waiters);
         self.waiting.iter().any(|wanted| matches!(wanted, Wanted::Own(_, Purpose::Upkeep)))
             || flying.into_iter().any(|waiter| matches!(waiter, Waiter::Own(Purpose::Upkeep, _)))
+    }
+
+    /// See [`Verdicts::set_ids_elsewhere`].
+    pub fn set_ids_elsewhere(&mut self, bytes: u64) {
+        self.verdicts.set_ids_elsewhere(bytes);
     }
 
     /// Judges what waits and makes an entry of it. `has_room`: the journal takes publishes.

@@ -37,7 +37,7 @@ use gem_types::{GroupId, Prefix, ReplicaId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-pub use gathering::batches_in_entry;
+pub use gathering::GatheredShards;
 pub use shared::Status;
 
 use crate::dispatch::DispatchConfig;
@@ -47,7 +47,7 @@ use crate::machine::Machine;
 use crate::raft::group::{self, Group, GroupConfig, GroupParts};
 use crate::raft::transport::Transport;
 use delivery::Delivery;
-use leader_loop::{LeaderLoop, LoopTasks};
+use leader_loop::{IdsCharge, LeaderLoop, LoopTasks};
 use requests::Asks;
 use shared::Shared;
 use tails::Tails;
@@ -163,7 +163,7 @@ impl Shard {
             status: watch::Sender::new(Status::Starting),
             flushing: flush::Flushing::default(),
         });
-        let (asks, requests) = Asks::new(deps.budget);
+        let (asks, requests) = Asks::new(deps.budget.clone());
         let (ended_to, ended) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
         let purge = Arc::new(Notify::new());
@@ -178,6 +178,7 @@ impl Shard {
             purge: purge.clone(),
             stop: stopped,
             flush_bytes: deps.config.flush_bytes,
+            ids: IdsCharge::new(deps.budget),
             proposer: Proposer::new(deps.config.proposer),
             delivery: Delivery::new(deps.config.dispatch, deps.secret),
             tasks: LoopTasks::default(),

@@ -59,7 +59,7 @@ impl Verdicts {
         let plan = plan(machine, flight, &append, &known, base);
 
         let new_ids = append.dedup.iter().zip(&plan.keep).filter(|(id, keep)| id.is_some() && **keep).count() as u64;
-        let ids_bytes = machine.ids_bytes() + (self.flight.ids() + new_ids) * ID_BYTES;
+        let ids_bytes = self.ids_elsewhere + machine.ids_bytes() + (self.flight.ids() + new_ids) * ID_BYTES;
         if new_ids > 0 && ids_bytes > self.dedup_bytes {
             return Ok(Verdict::Refuse(Error::throttled(
                 "the table of message ids is full: publish without ids, slow down, or raise dedup_bytes",

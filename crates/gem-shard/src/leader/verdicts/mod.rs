@@ -69,13 +69,20 @@ pub struct Verdicts {
     term: u64,
     flight: Flight,
     dedup_bytes: u64,
+    /// What the node's other shards remember.
+    ids_elsewhere: u64,
 }
 
 impl Verdicts {
-    /// Nothing in flight. `dedup_bytes` bounds what the shard remembers of clients' ids: when it
-    /// is reached, new ids are refused, not old ones forgotten.
+    /// Nothing in flight. `dedup_bytes` bounds what the node remembers of clients' ids: when it is
+    /// reached, new ids are refused, not old ones forgotten.
     pub fn new(dedup_bytes: u64) -> Self {
-        Verdicts { term: 0, flight: Flight::default(), dedup_bytes }
+        Verdicts { term: 0, flight: Flight::default(), dedup_bytes, ids_elsewhere: 0 }
+    }
+
+    /// Tells how many bytes of ids the node's other shards remember.
+    pub fn set_ids_elsewhere(&mut self, bytes: u64) {
+        self.ids_elsewhere = bytes;
     }
 
     /// The term in which verdicts are given.

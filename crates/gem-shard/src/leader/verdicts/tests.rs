@@ -85,6 +85,10 @@ fn a_full_table_of_ids_refuses_new_ids_only() {
     assert!(refused.code == Code::Throttled && refused.retry_after_ms.is_some());
     assert_eq!(offsets(&world.append(append(partition, &[Some(2)])).unwrap()), [(1, true)]);
     assert_eq!(offsets(&world.append(append(partition, &[None])).unwrap()), [(2, false)]);
+    world.verdicts = Verdicts::new(4 * ID_BYTES);
+    world.verdicts.set_ids_elsewhere(2 * ID_BYTES);
+    let refused = world.append(append(partition, &[Some(4), Some(5), Some(6)])).unwrap_err();
+    assert_eq!(refused.code, Code::Throttled, "the bound is the node's");
 }
 
 #[test]

@@ -1,0 +1,116 @@
+//! What callers ask of the loop, and the errands that dispatch sends it on.
+
+use gem_store::StoreError;
+use gem_types::batch::RecordBatch;
+use gem_types::{Error, Offset, PartitionId, Result};
+
+use super::{Back, LeaderLoop};
+use crate::dispatch::{FetchId, Now};
+use crate::leader::proposer::{Purpose, Wanted};
+use crate::log::{DeadLetters, GroupRef};
+use crate::raft::state_machine::lock;
+use crate::shard::delivery::Errand;
+use crate::shard::requests::{Change, Request};
+
+impl LeaderLoop {
+    pub(super) fn request(&mut self, request: Request) -> std::result::Result<(), StoreError> {
+        let now = self.now();
+        match request {
+            Request::Append(pending) => self.proposer.push(Wanted::Append(pending)),
+            Request::Change(change, reply) => {
+                if let Change::Seek(group, _) | Change::DeleteGroup(group) = &change {
+                    // What dispatch has noted so far goes into the log before it.
+                    self.deliver()?;
+                    self.delivery.freeze(group);
+                }
+                self.proposer.push(Wanted::Change(change, reply));
+            }
+            Request::Pull(pull, reply) => {
+                if self.tasks.leading.is_none() {
+                    let _ = reply.send(Err(self.shared.unavailable("it has no leader yet")));
+                    return Ok(());
+                }
+                let mut machine = lock(&self.shared.machine)?;
+                let errand = self.delivery.pull(&mut machine, pull, reply, now)?;
+                drop(machine);
+                self.tasks.errands.extend(errand);
+            }
+            Request::Settle(group, verbs, reply) => self.delivery.settle(&group, &verbs, reply, now),
+            Request::Heartbeat(group, consumer, reply) => {
+                let _ = reply.send(self.delivery.heartbeat(&group, &consumer, now));
+            }
+            Request::CloseStream(group, consumer, stream, reply) => {
+                self.delivery.close_stream(&group, &consumer, stream, now);
+                let _ = reply.send(Ok(()));
+            }
+            Request::Groups(topic, partition, reply) => {
+                let mut machine = lock(&self.shared.machine)?;
+                let _ = reply.send(self.delivery.infos(&mut machine, &topic, partition)?);
+            }
+            Request::Group(group, reply) => {
+                let mut machine = lock(&self.shared.machine)?;
+                let _ = reply.send(self.delivery.info(&mut machine, &group)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what dispatch asks for.
+    pub(super) fn deliver(&mut self) -> std::result::Result<(), StoreError> {
+        loop {
+            let now = self.now();
+            let mut errands = std::mem::take(&mut self.tasks.errands);
+            self.delivery.drain(now, &mut errands);
+            if errands.is_empty() {
+                self.tasks.errands = errands;
+                return Ok(());
+            }
+            for errand in errands {
+                self.run_errand(errand, now);
+            }
+        }
+    }
+
+    fn run_errand(&mut self, errand: Errand, now: Now) {
+        match errand {
+            Errand::Propose(id, progress) => {
+                let command = crate::entry::Command::Progress(progress);
+                self.proposer.push(Wanted::Own(command, Purpose::Progress(id)));
+            }
+            Errand::MakeGroup(command) => self.proposer.push(Wanted::Own(command, Purpose::Group)),
+            Errand::Fetch { id, partition, from, max_bytes } => self.fetch(id, partition, from, max_bytes, now),
+            Errand::DeadLetter { group, offset, batch, index } => {
+                let publisher = self.dead_letters.clone();
+                self.tasks.away.spawn(async move {
+                    let result = publish_dead_letter(&*publisher, &group, offset, &batch, index).await;
+                    Back::DeadLettered(group, offset, result)
+                });
+            }
+        }
+    }
+
+    fn fetch(&mut self, id: FetchId, partition: PartitionId, from: Offset, max_bytes: usize, now: Now) {
+        // What is at hand needs no task.
+        if let Some(batches) = self.shared.cached_from(partition, from, max_bytes) {
+            return self.delivery.fetched(id, Ok(batches), now);
+        }
+        let shared = self.shared.clone();
+        self.tasks.away.spawn(async move {
+            let read = shared.batches_from(partition, from, max_bytes).await;
+            Back::Fetched(id, read.map(|(batches, _)| batches))
+        });
+    }
+}
+
+async fn publish_dead_letter(
+    publisher: &dyn DeadLetters,
+    group: &GroupRef,
+    offset: Offset,
+    batch: &RecordBatch,
+    index: u32,
+) -> Result<()> {
+    let topic = group.topic.dead_letters(&group.group)?;
+    let damaged = |e| Error::internal(format!("the dead letter at offset {offset} can't be read: {e}"));
+    let record = batch.split(index..index.saturating_add(1)).map_err(damaged)?;
+    publisher.publish(topic, group.partition, offset, record.to_bytes()).await
+}
