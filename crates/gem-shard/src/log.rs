@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use gem_types::batch::RecordBatch;
-use gem_types::{GroupName, Offset, PartitionId, ProducerId, Result, TimestampMs, TopicName};
+use gem_types::{GroupName, Offset, PartitionId, ProducerId, Result, TimestampMs, TopicName, ring};
 use serde::{Deserialize, Serialize};
 
 pub use crate::dispatch::TokenText;
@@ -399,15 +399,66 @@ pub trait Router: Send + Sync + 'static {
     fn all(&self) -> Vec<Arc<dyn ShardLog>>;
 }
 
+/// A message on its way to a dead-letter topic.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// The dead-letter topic.
+    pub topic: TopicName,
+    /// The partition that it comes from.
+    pub source: PartitionId,
+    /// Its offset there.
+    pub offset: Offset,
+    /// The life of its group: see [`GroupState`](crate::machine::GroupState).
+    pub life: u64,
+    /// The number of its move, from 1; a group gives each out once.
+    pub number: u64,
+    /// All moves of lower numbers are done.
+    pub settled: u64,
+    /// A record batch with the message alone.
+    pub record: Bytes,
+}
+
+impl DeadLetter {
+    /// How the move is numbered for the partition that takes it: under a producer that stands for
+    /// this life of the group, numbers nothing in order, and never expires.
+    pub fn producer(&self) -> ProducerBatch {
+        let life = self.life.to_be_bytes();
+        let digest = ring::digest(&[b"gem dead letters", &self.source.0, self.topic.as_str().as_bytes(), &life]);
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        // Negative: the mesh's own.
+        let producer = ProducerId(i64::from_be_bytes([a | 0x80, b, c, d, e, f, g, h]));
+        ProducerBatch { producer, numbers: vec![self.number], previous: 0, settled: self.settled }
+    }
+}
+
 /// The dead-letter publisher's seam: how a source shard publishes to another shard.
 pub trait DeadLetters: Send + Sync + 'static {
-    /// Publishes `record` to dead-letter topic `topic` once per `(source, offset)`, however often
-    /// it is called, and answers once that is durable.
-    fn publish(
-        &self,
-        topic: TopicName,
-        source: PartitionId,
-        offset: Offset,
-        record: Bytes,
-    ) -> BoxFuture<'_, Result<()>>;
+    /// Publishes `letter` once, however often and however late it is called, and answers once that
+    /// is durable.
+    fn publish(&self, letter: DeadLetter) -> BoxFuture<'_, Result<()>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_life_of_a_group_moves_under_a_producer_of_its_own() {
+        let topic = |name: &str| TopicName::new(name).unwrap();
+        let letter = |name: &str, offset, life, number| DeadLetter {
+            topic: topic(name),
+            source: PartitionId::new(&topic("orders"), 0, b"made"),
+            offset,
+            life,
+            number,
+            settled: number,
+            record: Bytes::new(),
+        };
+        let first = letter("orders.a.dlq", 7, 1, 3).producer();
+        assert!(crate::machine::is_internal(first.producer));
+        assert_eq!(first, letter("orders.a.dlq", 7, 1, 3).producer());
+        assert_eq!(first.producer, letter("orders.a.dlq", 9, 1, 4).producer().producer);
+        assert_ne!(first.producer, letter("orders.a.dlq", 7, 2, 3).producer().producer);
+        assert_ne!(first.producer, letter("orders.b.dlq", 7, 1, 3).producer().producer);
+    }
 }

@@ -1,4 +1,4 @@
-//! The way to dead-letter topics, as gem-node's gateway has it: once per (source, offset).
+//! The way to dead-letter topics, as gem-node's gateway has it: once per move.
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use gem_shard::Shard;
-use gem_shard::log::{Append, DeadLetters, ShardLog, TopicConfig};
+use gem_shard::log::{Append, DeadLetter, DeadLetters, ShardLog, TopicConfig};
 use gem_types::batch::{BatchBuilder, RecordBatch};
-use gem_types::{Code, Error, Offset, PartitionId, Result, TopicName, ring};
+use gem_types::{Code, Error, Result};
 
 use crate::world::World;
 
@@ -36,7 +36,9 @@ impl DeadLetterPublisher {
         let _ = self.shards.set(shards.iter().map(Arc::downgrade).collect());
     }
 
-    async fn publish(&self, topic: TopicName, source: PartitionId, offset: Offset, record: Bytes) -> Result<()> {
+    async fn publish(&self, letter: DeadLetter) -> Result<()> {
+        let producer = letter.producer();
+        let DeadLetter { topic, source, offset, record, .. } = letter;
         let damaged = |error: &dyn std::fmt::Display| Error::internal(format!("the dead letter is damaged: {error}"));
         let mut shards = self.shards.get().into_iter().flatten().filter_map(Weak::upgrade);
         let shard = shards.find(|shard| shard.prefix().contains(topic.position()));
@@ -56,22 +58,14 @@ impl DeadLetterPublisher {
         };
         let partition = info.partitions.first().ok_or_else(|| Error::internal("a topic without partitions"))?.id;
         self.world.meet(partition, &topic, &info.config);
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&ring::digest(&[b"gem dead letter", &source.0, &offset.to_be_bytes()])[..16]);
         let batch = builder.finish(0);
-        let append = Append { partition, batch, dedup: vec![Some(digest)], producer: None, wait: WAIT };
+        let append = Append { partition, batch, dedup: Vec::new(), producer: Some(producer), wait: WAIT };
         shard.append(append).await.map(drop)
     }
 }
 
 impl DeadLetters for DeadLetterPublisher {
-    fn publish(
-        &self,
-        topic: TopicName,
-        source: PartitionId,
-        offset: Offset,
-        record: Bytes,
-    ) -> BoxFuture<'_, Result<()>> {
-        self.publish(topic, source, offset, record).boxed()
+    fn publish(&self, letter: DeadLetter) -> BoxFuture<'_, Result<()>> {
+        self.publish(letter).boxed()
     }
 }

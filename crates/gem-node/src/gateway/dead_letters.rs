@@ -8,17 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
-use gem_shard::log::{DeadLetters, TopicConfig};
+use gem_shard::log::{Append, DeadLetter, DeadLetters, TopicConfig};
 use gem_types::batch::RecordBatch;
 use gem_types::ids::DEAD_LETTER_SUFFIX;
 use gem_types::limits::Limits;
-use gem_types::{Code, Error, Offset, PartitionId, Result, TopicName, ring};
-use tokio::time::Instant;
+use gem_types::{Code, Error, Result, TopicName};
 
 use super::Gateway;
 use super::ids::IdRun;
 use super::prepare::{Input, prepare};
-use super::publish::Places;
 
 /// What is stored already is within every limit; the added headers must not push it out.
 const NO_LIMITS: Limits = Limits {
@@ -34,27 +32,16 @@ const NO_LIMITS: Limits = Limits {
 pub struct DeadLetterPublisher(pub Arc<Gateway>);
 
 impl DeadLetters for DeadLetterPublisher {
-    fn publish(
-        &self,
-        topic: TopicName,
-        source: PartitionId,
-        offset: Offset,
-        record: Bytes,
-    ) -> BoxFuture<'_, Result<()>> {
-        self.0.publish_dead_letter(topic, source, offset, record).boxed()
+    fn publish(&self, letter: DeadLetter) -> BoxFuture<'_, Result<()>> {
+        self.0.publish_dead_letter(letter).boxed()
     }
 }
 
 impl Gateway {
-    /// Publishes the one record of batch `record`, once per (source, offset) within the topic's
-    /// `dedup_window`.
-    async fn publish_dead_letter(
-        &self,
-        topic: TopicName,
-        source: PartitionId,
-        offset: Offset,
-        record: Bytes,
-    ) -> Result<()> {
+    /// Publishes a dead letter under the number of its move. One attempt: dispatch makes the next.
+    async fn publish_dead_letter(&self, letter: DeadLetter) -> Result<()> {
+        let producer = letter.producer();
+        let DeadLetter { topic, source, offset, record, .. } = letter;
         let damaged = |e: &dyn std::fmt::Display| Error::internal(format!("the dead letter is damaged: {e}"));
         let batch = RecordBatch::open(record).map_err(|e| damaged(&e))?;
         let record = batch.record(0).map_err(|e| damaged(&e))?;
@@ -78,29 +65,32 @@ impl Gateway {
         let run = IdRun::draw(&*self.clock, &*self.random);
         let input = Input::Messages(vec![message]);
         let mut prepared = prepare(&known, input, &NO_LIMITS, run, self.clock.wall_ms())?;
-        for part in &mut prepared.parts {
-            part.dedup = vec![Some(move_digest(source, offset))];
-        }
-        let deadline = Instant::now() + self.settings.publish_deadline;
-        let outcome = match self.place(&known, prepared.parts, 1, None, deadline).await {
-            Places::Range { .. } => Ok(()),
-            Places::Refused { error, .. } => Err(error),
-            Places::Each(each) => each.into_iter().collect::<Result<Vec<_>>>().map(|_| ()),
+        let part = prepared.parts.pop().ok_or_else(|| Error::internal("a dead letter became no batch"))?;
+        let append = Append {
+            partition: part.partition,
+            batch: part.batch,
+            // Its own id was judged where it was published first; here its move counts.
+            dedup: Vec::new(),
+            producer: Some(producer),
+            wait: self.settings.publish_deadline,
         };
-        if outcome.is_ok()
-            && let Ok(source) = TopicName::new(from)
-        {
-            self.metrics.topic(&source).dead_lettered.add(1);
+        let placed = self.shard(part.partition)?.append(append).await;
+        match placed {
+            Ok(placed) => {
+                if let (Ok(source), false) = (TopicName::new(from), placed.iter().any(|place| place.duplicate)) {
+                    self.metrics.topic(&source).dead_lettered.add(1);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if error.code == Code::NotFound {
+                    // Deleted, perhaps made again: the next attempt must know.
+                    let _ = self.topic_afresh(&topic, false).await;
+                }
+                Err(error)
+            }
         }
-        outcome
     }
-}
-
-/// What identifies one move, whatever the message's own id is.
-fn move_digest(source: PartitionId, offset: Offset) -> [u8; 16] {
-    let mut out = [0; 16];
-    out.copy_from_slice(&ring::digest(&[b"gem dead letter", &source.0, &offset.to_be_bytes()])[..16]);
-    out
 }
 
 /// The topic and the group of a dead-letter topic's name: groups have no dots.

@@ -2,7 +2,8 @@
 //!
 //! Two entries, with a publish between them: *moving* takes a message out of dispatch, *moved*
 //! makes it done. Whoever leads publishes what is moving, again after a change of leader; the
-//! publish is numbered, so it is stored once. While the dead-letter topic is out of reach the
+//! publish bears the number of the move under a producer of the group's own, which never expires
+//! (see [`is_internal`](super::is_internal)), so it is stored once. While the dead-letter topic is out of reach the
 //! message stays moving, and counts in the group's lag.
 
 use gem_types::Offset;
@@ -14,11 +15,22 @@ impl GroupState {
     pub(super) fn take_out(&mut self, offsets: &[Offset], next: Offset) {
         for &offset in offsets {
             if self.is_open(offset, next) {
-                self.moving.insert(offset);
+                let number = &mut self.moves;
+                self.moving.entry(offset).or_insert_with(|| {
+                    *number += 1;
+                    *number
+                });
                 self.delayed.remove(&offset);
                 self.touch(offset);
             }
         }
+    }
+
+    /// The number of the move of `offset`, and the lowest of those under way: all below it are done.
+    /// `None` where the message is not moving.
+    pub fn move_of(&self, offset: Offset) -> Option<(u64, u64)> {
+        let number = *self.moving.get(&offset)?;
+        Some((number, self.moving.values().min().copied().unwrap_or(number)))
     }
 
     /// Makes the open messages among `offsets` done, as dead letters. One that was acked in the

@@ -1,11 +1,12 @@
 //! How a group is stored: a small row, and a row for each chunk of offsets above its floor.
 //!
 //! ```text
-//! group row   version = 1, mode, life, seeks, floor, frontier, redelivered, dead-lettered, acked
+//! group row   version = 1, mode, life, seeks, floor, frontier, redelivered, dead-lettered, acked,
+//!             moves
 //! chunk row   version = 1, form, acked, attempts, delayed, moving
 //!             form 0: acked is a list of (start, length)
 //!             form 1: acked is a bitmap of 4096 bits, the first offset in the lowest bit
-//!             attempts, delayed: lists of (offset, value); moving: a list of offsets
+//!             attempts, delayed, moving: lists of (offset, value)
 //! ```
 //! Offsets in a chunk row count from the chunk's first. A chunk that would say nothing has no row.
 
@@ -30,7 +31,7 @@ pub(super) fn encode_group(group: &GroupState) -> Bytes {
     let mut out = Writer::new();
     out.u8(VERSION).u8(mode_tag(group.mode)).u64(group.life).u64(group.seeks.into());
     out.u64(group.floor).u64(group.frontier);
-    out.u64(group.redelivered).u64(group.dead_lettered).u64(group.acked_total);
+    out.u64(group.redelivered).u64(group.dead_lettered).u64(group.acked_total).u64(group.moves);
     out.finish().into()
 }
 
@@ -51,6 +52,7 @@ fn read_group(mut input: Reader<'_>) -> Result<GroupState, Malformed> {
     group.redelivered = input.u64()?;
     group.dead_lettered = input.u64()?;
     group.acked_total = input.u64()?;
+    group.moves = input.u64()?;
     input.end()?;
     Ok(group)
 }
@@ -78,8 +80,8 @@ pub(super) fn encode_chunk(group: &GroupState, number: u64) -> Option<Bytes> {
         out.u64(offset - first).i64(*due_ms);
     }
     out.u64(moving.len() as u64);
-    for offset in moving {
-        out.u64(offset - first);
+    for (offset, number) in moving {
+        out.u64(offset - first).u64(*number);
     }
     Some(out.finish().into())
 }
@@ -145,8 +147,8 @@ fn read_chunk(group: &mut GroupState, number: u64, mut input: Reader<'_>) -> Res
     for _ in 0..input.count(2)? {
         group.delayed.insert(within(&mut input)?, input.i64()?);
     }
-    for _ in 0..input.count(1)? {
-        group.moving.insert(within(&mut input)?);
+    for _ in 0..input.count(2)? {
+        group.moving.insert(within(&mut input)?, input.u64()?);
     }
     input.end()
 }

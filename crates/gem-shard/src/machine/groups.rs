@@ -39,8 +39,10 @@ pub struct GroupState {
     pub attempts: BTreeMap<Offset, u32>,
     /// Not to be delivered again before a time.
     pub delayed: BTreeMap<Offset, TimestampMs>,
-    /// On their way to the dead-letter topic: out of dispatch.
-    pub moving: BTreeSet<Offset>,
+    /// On their way to the dead-letter topic, out of dispatch: each with the number of its move.
+    pub moving: BTreeMap<Offset, u64>,
+    /// Moves begun since the group was made: the last one's number.
+    pub moves: u64,
     /// Deliveries after the first since the group was made.
     pub redelivered: u64,
     /// Dead letters since the group was made.
@@ -97,7 +99,7 @@ impl GroupState {
             }
         }
         for &(offset, due_ms) in &progress.delayed {
-            if self.is_open(offset, next) && !self.moving.contains(&offset) {
+            if self.is_open(offset, next) && !self.moving.contains_key(&offset) {
                 self.delayed.insert(offset, due_ms);
                 self.touch(offset);
             }
@@ -161,10 +163,7 @@ impl GroupState {
             count += new.end - new.start;
             remove_range(&mut self.attempts, new.clone());
             remove_range(&mut self.delayed, new.clone());
-            let moving: Vec<Offset> = self.moving.range(new.clone()).copied().collect();
-            moving.iter().for_each(|offset| {
-                self.moving.remove(offset);
-            });
+            remove_range(&mut self.moving, new.clone());
             self.touch_all(new);
         }
         count

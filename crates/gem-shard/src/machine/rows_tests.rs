@@ -52,7 +52,8 @@ fn group() -> GroupState {
     group.acked.insert(4090..4100);
     group.attempts.insert(10, 3);
     group.delayed.insert(11, 1_790_000_000_000);
-    group.moving.insert(12);
+    group.moving.insert(12, 4);
+    group.moves = 5;
     (group.redelivered, group.dead_lettered, group.acked_total) = (1, 2, 3);
     group
 }
@@ -122,7 +123,7 @@ proptest! {
         }
         group.attempts.extend(attempts.into_iter().map(|(offset, n)| (u64::from(offset) % 16_000, n)));
         group.delayed.extend(delayed.into_iter().map(|(offset, due)| (u64::from(offset) % 16_000, due)));
-        group.moving.extend(group.attempts.keys().copied());
+        group.moving.extend(group.attempts.keys().zip(1..).map(|(offset, number)| (*offset, number)));
         prop_assert_eq!(reread(&group), group);
     }
 

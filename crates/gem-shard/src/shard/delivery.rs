@@ -360,7 +360,7 @@ fn group_start(machine: &mut Machine, group: &GroupRef) -> std::result::Result<O
         frontier: state.frontier,
         attempts: state.attempts.iter().map(|(offset, count)| (*offset, *count)).collect(),
         delayed: state.delayed.iter().map(|(offset, due_ms)| (*offset, *due_ms)).collect(),
-        moving: state.moving.iter().copied().collect(),
+        moving: state.moving.keys().copied().collect(),
         earliest,
         next,
     }))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gem_shard::log::{Append, DeadLetters, Placed, Read, ReadOut, ShardLog};
+use gem_shard::log::{Append, DeadLetter, DeadLetters, Placed, Read, ReadOut, ShardLog};
 use gem_shard::raft::transport::Alone;
 use gem_shard::{Shard, ShardConfig, ShardDeps};
 use gem_store::budget::Budget;
@@ -54,8 +54,8 @@ impl Clock for TestClock {
 pub struct Dead(pub Mutex<Vec<(TopicName, Offset, Bytes)>>);
 
 impl DeadLetters for Dead {
-    fn publish(&self, topic: TopicName, _: PartitionId, offset: Offset, record: Bytes) -> BoxFuture<'_, Result<()>> {
-        self.0.lock().unwrap().push((topic, offset, record));
+    fn publish(&self, letter: DeadLetter) -> BoxFuture<'_, Result<()>> {
+        self.0.lock().unwrap().push((letter.topic, letter.offset, letter.record));
         async { Ok(()) }.boxed()
     }
 }

@@ -84,7 +84,11 @@ fn check(world: &mut World, group: &GroupRef, naive: &Naive, next: u64) {
         state.acked.iter().flatten().collect::<Vec<_>>(),
         naive.done.range(naive.floor..).copied().collect::<Vec<_>>()
     );
-    assert_eq!((&state.attempts, &state.delayed, &state.moving), (&naive.attempts, &naive.delayed, &naive.moving));
+    let moving: BTreeSet<u64> = state.moving.keys().copied().collect();
+    assert_eq!((&state.attempts, &state.delayed, &moving), (&naive.attempts, &naive.delayed, &naive.moving));
+    let numbers: BTreeSet<u64> = state.moving.values().copied().collect();
+    assert_eq!(numbers.len(), moving.len(), "no two moves have one number");
+    assert!(numbers.last().is_none_or(|last| *last <= state.moves));
     assert_eq!(state.dead_lettered, naive.dead_lettered);
     assert!(state.frontier >= state.floor);
     assert!(!state.acked.contains(state.floor));

@@ -7,7 +7,7 @@ use gem_types::{Error, Offset, PartitionId, Result};
 use super::{Back, LeaderLoop};
 use crate::dispatch::{FetchId, Now};
 use crate::leader::proposer::{Purpose, Wanted};
-use crate::log::{DeadLetters, GroupRef};
+use crate::log::{DeadLetter, GroupRef};
 use crate::raft::state_machine::lock;
 use crate::shard::delivery::Errand;
 use crate::shard::requests::{Change, Request};
@@ -81,8 +81,12 @@ impl LeaderLoop {
             Errand::Fetch { id, partition, from, max_bytes } => self.fetch(id, partition, from, max_bytes, now),
             Errand::DeadLetter { group, offset, batch, index } => {
                 let publisher = self.dead_letters.clone();
+                let letter = self.letter(&group, offset, &batch, index);
                 self.tasks.away.spawn(async move {
-                    let result = publish_dead_letter(&*publisher, &group, offset, &batch, index).await;
+                    let result = match letter {
+                        Ok(letter) => publisher.publish(letter).await,
+                        Err(error) => Err(error),
+                    };
                     Back::DeadLettered(group, offset, result)
                 });
             }
@@ -100,17 +104,17 @@ impl LeaderLoop {
             Back::Fetched(id, read.map(|(batches, _)| batches))
         });
     }
-}
 
-async fn publish_dead_letter(
-    publisher: &dyn DeadLetters,
-    group: &GroupRef,
-    offset: Offset,
-    batch: &RecordBatch,
-    index: u32,
-) -> Result<()> {
-    let topic = group.topic.dead_letters(&group.group)?;
-    let damaged = |e| Error::internal(format!("the dead letter at offset {offset} can't be read: {e}"));
-    let record = batch.split(index..index.saturating_add(1)).map_err(damaged)?;
-    publisher.publish(topic, group.partition, offset, record.to_bytes()).await
+    fn letter(&self, group: &GroupRef, offset: Offset, batch: &RecordBatch, index: u32) -> Result<DeadLetter> {
+        let topic = group.topic.dead_letters(&group.group)?;
+        let damaged = |e| Error::internal(format!("the dead letter at offset {offset} can't be read: {e}"));
+        let record = batch.split(index..index.saturating_add(1)).map_err(damaged)?.to_bytes();
+        let failed = |e: StoreError| Error::internal(format!("the group of a dead letter can't be read: {e}"));
+        let mut machine = lock(&self.shared.machine).map_err(|e| Error::internal(e.to_string()))?;
+        let state = machine.group(group).map_err(failed)?;
+        // Dispatch publishes what the log says is moving; a group that is being deleted is gone.
+        let found = state.and_then(|state| Some((state.life, state.move_of(offset)?)));
+        let (life, (number, settled)) = found.ok_or_else(|| Error::unavailable("the message is not moving", 100))?;
+        Ok(DeadLetter { topic, source: group.partition, offset, life, number, settled, record })
+    }
 }
