@@ -30,8 +30,9 @@ pub const PULL_LEAST: usize = 128 << 10;
 /// About the most bytes of one pull, reached by doubling while more waits than a pull brings, and
 /// left by halving.
 const PULL_MOST: usize = 2 << 20;
-/// The share of the memory left for answers that one pull may take.
-const SHARE: usize = 4;
+/// One pull takes at most this part of the memory left for answers: what it finds is in memory
+/// twice for a while, as batches and as an answer, and a small node has many streams too.
+const SHARE: usize = 32;
 /// About the most bytes of one answer: clients take 4 MiB by default, and a message may have one.
 const ANSWER_BYTES: usize = 2 << 20;
 /// Settlements on their way, and answers not yet taken, before the client is no longer heard.
