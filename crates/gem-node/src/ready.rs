@@ -5,6 +5,11 @@ use std::sync::{PoisonError, RwLock};
 
 use gem_types::{Error, Result};
 
+/// Why nothing is served before a node has recovered.
+pub fn is_starting() -> Error {
+    Error::unavailable("this node is starting: it recovers what is on its disk", 1000)
+}
+
 /// Answers what is wrong now; nothing where all is well.
 type Trouble = Box<dyn Fn() -> Option<String> + Send + Sync>;
 

@@ -23,7 +23,7 @@ const ROOM: usize = 2;
 
 /// What is answered while the node starts.
 pub fn starting() -> axum::Router {
-    axum::Router::new().fallback(async || status::status(crate::rest::is_starting()).into_http::<axum::body::Body>())
+    axum::Router::new().fallback(async || status::status(crate::ready::is_starting()).into_http::<axum::body::Body>())
 }
 
 /// All services, as one router. Health says *not serving* once the gateway drains.

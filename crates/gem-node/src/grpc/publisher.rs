@@ -11,7 +11,7 @@ use gem_types::{Error, ProducerId, TopicName};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
-use super::status::{caller_waits, of_transport, refusal, status};
+use super::status::{caller_waits, refusal, status, too_large};
 use crate::gateway::Gateway;
 use crate::gateway::prepare::MESSAGES_MAX;
 use crate::gateway::producers::Producer;
@@ -113,7 +113,7 @@ impl PublishStream {
                 request = self.requests.message(), if open && room => match request {
                     Ok(Some(request)) => self.begin(request),
                     Ok(None) => self.over = Some(None),
-                    Err(status) => self.over = Some(Some(of_transport(status))),
+                    Err(told) => self.over = Some(Some(too_large(&told).map_or(told, status))),
                 },
                 else => return self.over.take().flatten().map(Err),
             }

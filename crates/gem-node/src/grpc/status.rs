@@ -21,25 +21,22 @@ pub fn status(error: Error) -> Status {
     Status::with_error_details(grpc_code(error.code), error.detail, details)
 }
 
-/// A status that the transport made of a request: one that is too large gets the contract's code
-/// for it. The transport has another, and the gateway never uses that.
-pub fn of_transport(told: Status) -> Status {
-    match told.code() {
-        Code::OutOfRange => status(too_large(told.message())),
-        _ => told,
-    }
+/// What the transport says of a request that is too large, in the contract's words. The transport
+/// has a code for that which the gateway never uses.
+pub fn too_large(told: &Status) -> Option<Error> {
+    let error = || {
+        Error::too_large(format!(
+            "the request is too large ({}): send less at once, or raise max_batch",
+            told.message()
+        ))
+    };
+    (told.code() == Code::OutOfRange).then(error)
 }
 
-/// As [`of_transport`], for requests that the transport refuses before a service sees them.
+/// As [`too_large`], for requests that the transport refuses before a service sees them.
 pub async fn map_response(response: Response) -> Response {
-    match Status::from_header_map(response.headers()) {
-        Some(told) if told.code() == Code::OutOfRange => status(too_large(told.message())).into_http(),
-        _ => response,
-    }
-}
-
-fn too_large(why: &str) -> Error {
-    Error::too_large(format!("the request is too large ({why}): send smaller batches, or raise max_batch"))
+    let refused = Status::from_header_map(response.headers()).and_then(|told| too_large(&told));
+    refused.map_or(response, |error| status(error).into_http())
 }
 
 /// `error` as one message's outcome.
@@ -83,7 +80,7 @@ mod tests {
     async fn what_the_transport_finds_too_large_is_called_so() {
         let found = || Status::out_of_range("found 9 bytes, the limit is: 4 bytes");
         let told = Status::from_header_map(map_response(found().into_http()).await.headers()).unwrap();
-        for told in [told, of_transport(found())] {
+        for told in [told, status(too_large(&found()).unwrap())] {
             assert_eq!(told.code(), Code::ResourceExhausted);
             assert_eq!(told.get_error_details().error_info().unwrap().reason, "too_large");
         }

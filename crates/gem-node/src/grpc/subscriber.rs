@@ -13,11 +13,10 @@ use gem_proto::v1::subscribe_response::Response as First;
 use gem_shard::log::{Settles, Verb};
 use gem_types::{Error, GroupName, TopicName};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
-use super::status::status;
+use super::status::{status, too_large};
 use super::stored::{self, Messages, Settled};
 use crate::gateway::Gateway;
 use crate::gateway::admission::Admitted;
@@ -53,13 +52,16 @@ impl Subscriber for SubscriberService {
             Source::Group(want) => want.topic.clone(),
             Source::Reader(topic, _) => topic.clone(),
         };
-        let (downs, answers) = mpsc::channel(CHANNEL);
-        self.0.stream(source, pulled, credit, requests.map(|said| said.map_err(broken).and_then(up)), downs);
+        let (to_client, mut downs) = mpsc::channel(CHANNEL);
+        self.0.stream(source, pulled, credit, requests.map(|said| said.map_err(broken).and_then(up)), to_client);
         // The transport asks for the next answer once it has room again: until then the last one's
         // bytes are still here.
         let mut last = None;
-        let answers =
-            ReceiverStream::new(answers).map(move |down| down.map(|d| answer(&topic, d, &mut last)).map_err(status));
+        let answers = futures::stream::poll_fn(move |context| {
+            drop(last.take());
+            let next = downs.poll_recv(context);
+            next.map(|down| down.map(|down| down.map(|down| answer(&topic, down, &mut last)).map_err(status)))
+        });
         let first = first.into_iter().map(|a| Ok(Answer::new(v1::SubscribeResponse { response: Some(a) })));
         Ok(Response::new(Box::pin(futures::stream::iter(first).chain(answers))))
     }
@@ -188,14 +190,9 @@ fn check_extend(tokens: &[String], by_ms: u64) -> Result<u64, Error> {
 }
 
 /// The transport failed, or the client broke off.
-fn broken(status: Status) -> Error {
-    if status.code() == tonic::Code::OutOfRange {
-        return Error::too_large(format!(
-            "the request is too large ({}): settle fewer tokens at once",
-            status.message()
-        ));
-    }
-    Error::unavailable(format!("the stream broke off: {}", status.message()), 100)
+fn broken(told: Status) -> Error {
+    let broken = || Error::unavailable(format!("the stream broke off: {}", told.message()), 100);
+    too_large(&told).unwrap_or_else(broken)
 }
 
 fn up(said: v1::SubscribeRequest) -> Result<Up, Error> {

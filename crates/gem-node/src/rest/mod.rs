@@ -20,7 +20,7 @@ use gem_types::{Error, GroupName, Result, TopicName};
 use serde::de::DeserializeOwned;
 
 use crate::gateway::Gateway;
-use crate::ready::Ready;
+use crate::ready::{Ready, is_starting};
 use problem::Problem;
 
 /// What every handler knows.
@@ -60,11 +60,6 @@ pub fn routes(app: App) -> Router {
 /// What is answered while the node starts.
 pub fn starting() -> Router {
     Router::new().route("/healthz", get(health::live)).fallback(async || Problem(is_starting()))
-}
-
-/// Why nothing is served yet.
-pub fn is_starting() -> Error {
-    Error::unavailable("this node is starting: it recovers what is on its disk", 1000)
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

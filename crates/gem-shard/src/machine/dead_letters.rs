@@ -3,8 +3,8 @@
 //! Two entries, with a publish between them: *moving* takes a message out of dispatch, *moved*
 //! makes it done. Whoever leads publishes what is moving, again after a change of leader; the
 //! publish bears the number of the move under a producer of the group's own, which never expires
-//! (see [`is_internal`](super::is_internal)), so it is stored once. While the dead-letter topic is out of reach the
-//! message stays moving, and counts in the group's lag.
+//! (see [`is_internal`](super::is_internal)), so it is stored once. While the dead-letter topic is
+//! out of reach the message stays moving, and counts in the group's lag.
 
 use gem_types::Offset;
 

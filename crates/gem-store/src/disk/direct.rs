@@ -12,6 +12,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The alignment of offset, length and memory: what no known device or filesystem exceeds. Where
 /// one does, its first refusal ends direct writing for that file.
@@ -27,7 +28,10 @@ thread_local! {
 
 /// A second descriptor of a file, for direct writes; opened when the first is wanted.
 #[derive(Debug, Default)]
-pub(super) struct Direct(OnceLock<Option<File>>);
+pub(super) struct Direct {
+    file: OnceLock<Option<File>>,
+    is_refused: AtomicBool,
+}
 
 /// The whole blocks of `length` bytes at `offset`, as (bytes before them, their bytes).
 fn blocks(offset: u64, length: u64) -> Option<(usize, usize)> {
@@ -44,19 +48,32 @@ impl Direct {
     pub fn write(&self, file: &File, parts: &[IoSlice<'_>], offset: u64) -> io::Result<Option<(usize, usize)>> {
         let length = parts.iter().map(|part| part.len() as u64).sum();
         let Some((before, whole)) = blocks(offset, length) else { return Ok(None) };
-        let Some(direct) = self.0.get_or_init(|| reopen(file)) else { return Ok(None) };
-        let mut source = Source { parts, part: 0, at: 0 };
-        source.skip(before);
+        if self.is_refused.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let Some(direct) = self.file.get_or_init(|| reopen(file)) else { return Ok(None) };
+        let mut parts = parts.to_vec();
+        let mut parts = &mut parts[..];
+        IoSlice::advance_slices(&mut parts, before);
         let at = offset + before as u64;
-        match BUFFER.with_borrow_mut(|buffer| write_blocks(direct, buffer, &mut source, at, whole)) {
+        match BUFFER.with_borrow_mut(|buffer| write_blocks(direct, buffer, parts, at, whole)) {
             // An alignment of its own, or a filesystem that takes the flag but not the call.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+                self.is_refused.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
             other => other.map(|()| Some((before, whole))),
         }
     }
 }
 
-fn write_blocks(file: &File, buffer: &mut Vec<u8>, source: &mut Source<'_>, at: u64, whole: usize) -> io::Result<()> {
+fn write_blocks(
+    file: &File,
+    buffer: &mut Vec<u8>,
+    mut parts: &mut [IoSlice<'_>],
+    at: u64,
+    whole: usize,
+) -> io::Result<()> {
     buffer.resize(CHUNK + BLOCK, 0);
     let start = buffer.as_ptr().align_offset(BLOCK);
     let mut done = 0;
@@ -65,7 +82,7 @@ fn write_blocks(file: &File, buffer: &mut Vec<u8>, source: &mut Source<'_>, at: 
         let Some(chunk) = buffer.get_mut(start..).and_then(|aligned| aligned.get_mut(..length)) else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        source.fill(chunk);
+        fill(&mut parts, chunk);
         file.write_all_at(chunk, at + done as u64)?;
         done += length;
     }
@@ -80,47 +97,14 @@ fn reopen(file: &File) -> Option<File> {
     opened.inspect_err(|error| tracing::debug!(%error, "no direct I/O here: writing through the page cache")).ok()
 }
 
-/// Reads parts one after another.
-struct Source<'a> {
-    parts: &'a [IoSlice<'a>],
-    part: usize,
-    at: usize,
-}
-
-impl Source<'_> {
-    fn rest(&mut self) -> &[u8] {
-        while let Some(part) = self.parts.get(self.part) {
-            if self.at < part.len() {
-                break;
-            }
-            (self.part, self.at) = (self.part + 1, 0);
-        }
-        self.parts.get(self.part).and_then(|part| part.get(self.at..)).unwrap_or_default()
-    }
-
-    fn skip(&mut self, mut bytes: usize) {
-        while bytes > 0 {
-            let step = self.rest().len().min(bytes);
-            if step == 0 {
-                return;
-            }
-            self.at += step;
-            bytes -= step;
-        }
-    }
-
-    fn fill(&mut self, mut out: &mut [u8]) {
-        while !out.is_empty() {
-            let rest = self.rest();
-            let step = rest.len().min(out.len());
-            if step == 0 {
-                return;
-            }
-            let (now, later) = std::mem::take(&mut out).split_at_mut(step);
-            now.copy_from_slice(&rest[..step]);
-            out = later;
-            self.at += step;
-        }
+/// Moves the next bytes of `parts` into all of `out`; there are as many.
+fn fill(parts: &mut &mut [IoSlice<'_>], mut out: &mut [u8]) {
+    while let Some(part) = parts.first().filter(|_| !out.is_empty()) {
+        let step = part.len().min(out.len());
+        let (now, later) = std::mem::take(&mut out).split_at_mut(step);
+        now.copy_from_slice(&part[..step]);
+        out = later;
+        IoSlice::advance_slices(parts, step);
     }
 }
 
