@@ -1,0 +1,1 @@
+//! Links for what is large: TCP under TLS, with the node's own key.

@@ -1,0 +1,1 @@
+//! The control swarm: finding nodes, and small messages between them.
