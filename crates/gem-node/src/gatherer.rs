@@ -66,7 +66,7 @@ impl Drop for GatherThread {
 /// Lets go of the log behind what the indexes hold. Shards do so by themselves for each so many
 /// bytes that they store; a full disk stores nothing, and a purge there must make room soon.
 fn make_room(host: &GatheredShards) {
-    for shard in &host.0 {
+    for shard in &host.all() {
         match shard.flush_blocking() {
             Ok(()) => shard.purge(),
             Err(error) => tracing::error!(%error, prefix = %shard.prefix(), "an index cannot be flushed"),

@@ -24,6 +24,7 @@ pub mod ready;
 pub mod rest;
 pub mod router;
 pub mod serve;
+pub mod shards;
 mod tasks;
 
 pub use node::{Node, NodeError};

@@ -33,6 +33,7 @@ use crate::ready::Ready;
 use crate::rest::{self, App};
 use crate::router::LocalRouter;
 use crate::serve::{Routers, Server};
+use crate::shards::Shards;
 
 /// How long a start waits for its shards to serve before it says which one does not.
 const SERVING_WAIT: Duration = Duration::from_secs(60);
@@ -87,7 +88,7 @@ pub struct Node {
     server: Server,
     gateway: Arc<Gateway>,
     ready: Arc<Ready>,
-    router: Arc<LocalRouter>,
+    shards: Shards,
     gather: GatherThread,
     // In the order in which they must go: the journal after the shards, the lock last.
     writer: WriterThread,
@@ -120,7 +121,8 @@ impl Node {
         let objects = Objects::open(disk.clone(), &dir, Origin { node: identity.node, group: None })?;
 
         let metrics = Arc::new(Metrics::new(config.metrics_topics as usize));
-        let router = Arc::new(LocalRouter::default());
+        let local = Shards::default();
+        let router = Arc::new(LocalRouter(local.clone()));
         let gateway =
             Gateway::new(router.clone(), clock.clone(), random, settings(config), metrics.clone(), budget.clone());
         let gateway = Arc::new(gateway);
@@ -128,6 +130,7 @@ impl Node {
             replica: identity.replica(),
             journal: journal.clone(),
             stores,
+            objects: objects.clone(),
             reader: Reader::new(journal.clone(), objects.clone()),
             reads: Reads::new(Arc::new(ReadThreads::new(READ_THREADS, READS_WAITING)?)),
             tail_cache: TailCache::new(budget.clone(), shares.tail_cache),
@@ -139,21 +142,22 @@ impl Node {
             config: shard_config(config, &shares),
         };
         let shards = open_shards(&deps, &identity, founded, &*disk, &dir).await?;
-        router.fill(shards.clone());
+        shards.iter().cloned().for_each(|shard| local.put(shard));
         let serving = shards.iter().map(|shard| shard.serving(SERVING_WAIT));
         try_join_all(serving).await.map_err(NodeError::Serving)?;
-        let host = Arc::new(GatheredShards(shards));
+        let all = local.clone();
+        let host = Arc::new(GatheredShards::new(Arc::new(move || all.all())));
         let gatherer = Gatherer::new(journal.clone(), objects.clone(), host.clone(), gather_config(config))?;
         let gather = GatherThread::start(gatherer, host, journal.clone())?;
         show(&metrics, &budget, &journal, &objects);
 
-        let ready = Arc::new(ready(&router, &journal));
+        let ready = Arc::new(ready(&local, &journal));
         let grpc = crate::grpc::routes(gateway.clone()).await;
         let rest = rest::routes(App { gateway: gateway.clone(), ready: ready.clone() });
         server.serve(Routers { rest, grpc });
         ready.set();
         tracing::info!(node = %identity.node, mesh = %identity.mesh, address = %server.address, "takes traffic");
-        Ok(Node { identity, server, gateway, ready, router, gather, writer, _index_memory: index_memory, _lock: lock })
+        Ok(Node { identity, server, gateway, ready, shards: local, gather, writer, _index_memory: index_memory, _lock: lock })
     }
 
     /// The node's id.
@@ -174,7 +178,8 @@ impl Node {
         let server = self.server.stop(STOP_SERVER);
         tokio::join!(server, self.gather.stop(STOP_GATHER));
         self.gateway.tasks.finish(STOP_STREAMS).await;
-        let closes = self.router.shards().iter().map(|shard| async move { (shard.prefix(), shard.close().await) });
+        let closes = self.shards.all();
+        let closes = closes.iter().map(|shard| async move { (shard.prefix(), shard.close().await) });
         for (prefix, closed) in join_all(closes).await {
             if let Err(error) = closed {
                 // What is not flushed is applied again at the next start.
@@ -196,13 +201,13 @@ async fn open_shards(
     let groups: Vec<_> = Prefix::tiles(identity.k).map(|p| (p, GroupId::founding(identity.mesh, p))).collect();
     if founded != Founding::Founded {
         for (prefix, group) in &groups {
-            let made = Shard::found(deps, *group).await;
+            let made = Shard::found(deps, *group, *prefix).await;
             made.map_err(|error| NodeError::Shard { prefix: *prefix, error })?;
         }
         identity.mark_founded(disk, dir)?;
     }
     let opens = groups.into_iter().map(|(prefix, group)| async move {
-        Shard::open(deps.clone(), group, prefix).await.map_err(|error| NodeError::Shard { prefix, error })
+        Shard::open(deps.clone(), group).await.map_err(|error| NodeError::Shard { prefix, error })
     });
     try_join_all(opens).await
 }
@@ -254,11 +259,11 @@ fn shard_config(config: &Config, shares: &Shares) -> ShardConfig {
 }
 
 /// Ready once told so, and as long as every shard serves and the journal can be written.
-fn ready(router: &Arc<LocalRouter>, journal: &Journal) -> Ready {
-    let (router, journal) = (router.clone(), journal.clone());
+fn ready(shards: &Shards, journal: &Journal) -> Ready {
+    let (shards, journal) = (shards.clone(), journal.clone());
     Ready::asking("this node is starting", move || match journal.poisoned() {
         Some(error) => Some(format!("the journal cannot be written: {error}; restart the node")),
-        None => router.trouble(),
+        None => shards.trouble(),
     })
 }
 

@@ -73,6 +73,7 @@ impl Node {
             replica: identity.replica(),
             journal: journal.clone(),
             stores: world.stores(chance),
+            objects: objects.clone(),
             reader: Reader::new(journal.clone(), objects.clone()),
             reads: Reads::new(Arc::new(InlineReads)),
             tail_cache: TailCache::new(budget.clone(), setup.tail_cache),
@@ -88,7 +89,8 @@ impl Node {
         match node.open_shards(&deps, &identity, founded).await {
             Ok(()) => {
                 dead_letters.fill(&node.shards);
-                let host = Arc::new(GatheredShards(node.shards.clone()));
+                let all = node.shards.clone();
+                let host = Arc::new(GatheredShards::new(Arc::new(move || all.clone())));
                 let gatherer = Gatherer::new(journal, objects, host, gather_config(setup)).map_err(io::Error::other)?;
                 node.gatherer.spawn(gather(world.clone(), node.disk.clone(), gatherer));
                 Ok(node)
@@ -103,13 +105,13 @@ impl Node {
     async fn open_shards(&mut self, deps: &ShardDeps, identity: &Identity, founded: Founding) -> io::Result<()> {
         let groups: Vec<_> = Prefix::tiles(identity.k).map(|p| (p, GroupId::founding(identity.mesh, p))).collect();
         if founded != Founding::Founded {
-            for (_, group) in &groups {
-                Shard::found(deps, *group).await?;
+            for (prefix, group) in &groups {
+                Shard::found(deps, *group, *prefix).await?;
             }
             identity.mark_founded(&self.disk, Path::new(DIR)).map_err(io::Error::other)?;
         }
-        for (prefix, group) in groups {
-            self.shards.push(Shard::open(deps.clone(), group, prefix).await?);
+        for (_, group) in groups {
+            self.shards.push(Shard::open(deps.clone(), group).await?);
         }
         for shard in &self.shards {
             shard.serving(SERVING_WAIT).await.map_err(io::Error::other)?;

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use gem_store::StoreError;
 use gem_store::index::model::ModelStores;
-use gem_store::index::ordered::{Change, Family, OrderedStore, OrderedStores, Row};
-use gem_types::GroupId;
+use gem_store::index::ordered::{Change, Family, OrderedStore, OrderedStores, Row, StoreId};
 
 use crate::chance::Chance;
 
@@ -59,13 +58,21 @@ impl ApartStores {
 }
 
 impl OrderedStores for ApartStores {
-    fn open(&self, group: GroupId) -> Result<Arc<dyn OrderedStore>, StoreError> {
-        let store = self.stores.open(group)?;
+    fn open_at(&self, id: StoreId) -> Result<Arc<dyn OrderedStore>, StoreError> {
+        let store = self.stores.open_at(id)?;
         Ok(Arc::new(ApartStore { store, chance: self.chance.clone() }))
     }
 
-    fn remove(&self, group: GroupId) -> Result<(), StoreError> {
-        self.stores.remove(group)
+    fn remove_at(&self, id: StoreId) -> Result<(), StoreError> {
+        self.stores.remove_at(id)
+    }
+
+    fn copy(&self, from: &dyn OrderedStore, to: StoreId) -> Result<(), StoreError> {
+        self.stores.copy(from, to)
+    }
+
+    fn list(&self) -> Result<Vec<StoreId>, StoreError> {
+        self.stores.list()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gem_store::index::model::ModelStores;
-use gem_store::index::ordered::{Change, Family, OrderedStore, OrderedStores};
+use gem_store::index::ordered::{Change, Family, OrderedStore, OrderedStores, StoreId};
 use gem_store::index::rocks::{RocksConfig, RocksStores};
 use gem_types::GroupId;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -37,6 +37,26 @@ fn suite(stores: &dyn OrderedStores, dir: &std::path::Path) {
     groups_are_apart(stores);
     a_store_is_opened_once_and_removed_closed(stores);
     a_checkpoint_is_made_once(stores, dir);
+    a_copy_is_a_store_of_its_own(stores);
+}
+
+fn a_copy_is_a_store_of_its_own(stores: &dyn OrderedStores) {
+    let (first, second) = (GroupId([8; 16]).into(), StoreId { group: GroupId([8; 16]), generation: 1 });
+    let store = stores.open_at(first).unwrap();
+    store.write(vec![put(State, "a", "1"), put(Locations, "a", "2")]).unwrap();
+    stores.copy(&*store, second).unwrap();
+    assert!(stores.copy(&*store, second).is_err(), "a copy replaces nothing");
+    store.write(vec![put(State, "a", "3")]).unwrap();
+    let copy = stores.open_at(second).unwrap();
+    assert_eq!(copy.get(State, b"a").unwrap().unwrap(), "1");
+    assert_eq!(copy.get(Locations, b"a").unwrap().unwrap(), "2");
+    copy.write(vec![put(State, "b", "4")]).unwrap();
+    assert_eq!(store.get(State, b"b").unwrap(), None);
+    let of_group = |id: &StoreId| id.group == GroupId([8; 16]);
+    assert_eq!(stores.list().unwrap().into_iter().filter(of_group).collect::<Vec<_>>(), [first, second]);
+    drop(copy);
+    stores.remove_at(second).unwrap();
+    assert_eq!(stores.list().unwrap().into_iter().filter(of_group).collect::<Vec<_>>(), [first]);
 }
 
 fn reads_see_writes_in_order(store: &dyn OrderedStore) {

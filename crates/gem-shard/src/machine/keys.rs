@@ -1,7 +1,7 @@
 //! The keys of the state family.
 //!
 //! ```text
-//!  0x01 name                                   → the machine's own: applied, membership, lives
+//!  0x01 name                                   → the machine's own: applied, membership, lives, range
 //!  0x02 position(8) topic                      → topic
 //!  0x03 partition(16)                          → partition
 //!  0x04 partition(16) base offset(8)           → batch

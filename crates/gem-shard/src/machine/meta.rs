@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use gem_store::StoreError;
-use gem_types::{Incarnation, NodeId, ReplicaId};
+use gem_types::{Incarnation, NodeId, Prefix, ReplicaId};
 
 use super::keys;
 use super::overlay::Overlay;
@@ -13,6 +13,7 @@ use crate::entry::wire::{Malformed, Reader, Writer};
 const APPLIED: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 const LIVES: u8 = 3;
+const RANGE: u8 = 4;
 const VERSION: u8 = 1;
 
 /// The machine's own rows.
@@ -22,6 +23,8 @@ pub(super) struct Meta {
     pub membership: Option<(LogPos, Bytes)>,
     /// How many partitions were ever made: tells apart those of one name.
     pub lives: u64,
+    /// The part of the ring that the shard holds.
+    pub range: Option<Prefix>,
 }
 
 impl Meta {
@@ -49,6 +52,11 @@ impl Meta {
             meta.lives = input.u64()?;
             Ok(())
         })?;
+        read(RANGE, &mut |input, meta| {
+            let bits = input.u64()?;
+            meta.range = Some(Prefix::new(bits, input.u8()?).ok_or(Malformed("machine's range"))?);
+            Ok(())
+        })?;
         Ok(meta)
     }
 
@@ -67,6 +75,11 @@ impl Meta {
             put(MEMBERSHIP, &|out| {
                 put_pos(out, *pos);
                 out.bytes(bytes);
+            });
+        }
+        if let Some(range) = self.range.filter(|_| self.range != written.range) {
+            put(RANGE, &|out| {
+                out.u64(range.first().0).u8(range.length());
             });
         }
         if self.lives != written.lives {

@@ -28,6 +28,7 @@ mod meta;
 mod outcome;
 mod overlay;
 mod partitions;
+mod payloads;
 mod producers;
 mod ranges;
 mod retention;
@@ -47,7 +48,7 @@ use bytes::Bytes;
 use gem_store::StoreError;
 use gem_store::index::locations::{self, Location, Locations, Move};
 use gem_store::index::ordered::OrderedStore;
-use gem_types::{Offset, PartitionId, TimestampMs, TopicName};
+use gem_types::{Offset, PartitionId, Prefix, TimestampMs, TopicName};
 
 pub(crate) use group_commands::no_group;
 pub use groups::GroupState;
@@ -135,6 +136,16 @@ impl Machine {
     /// The last membership applied, and where it stood.
     pub fn membership(&self) -> Option<&(LogPos, Bytes)> {
         self.meta.membership.as_ref()
+    }
+
+    /// The part of the ring that the shard holds; `None` before there is any state.
+    pub fn range(&self) -> Option<Prefix> {
+        self.meta.range
+    }
+
+    /// Gives the shard its part of the ring, at its founding.
+    pub fn set_range(&mut self, range: Prefix) {
+        self.meta.range = Some(range);
     }
 
     /// The last entry that a commit covered.

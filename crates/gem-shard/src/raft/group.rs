@@ -1,24 +1,35 @@
 //! One Raft group: founding it, opening it, proposing to it, purging its log, closing it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bytes::Bytes;
 use gem_store::cache::TailCache;
+use gem_store::index::ordered::OrderedStores;
 use gem_store::journal::{Journal, JournalOp, LogPos};
-use gem_types::{GroupId, Incarnation, NodeId, ReplicaId};
-use openraft::errors::{Fatal, ForwardToLeader};
-use openraft::{Config, Raft, SnapshotPolicy};
+use gem_types::{GroupId, Incarnation, NodeId, Prefix, ReplicaId};
+use openraft::errors::{Fatal, ForwardToLeader, RaftError};
+use openraft::alias::WatchReceiverOf;
+use openraft::async_runtime::instant::Instant;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::{RaftMetrics, RaftServerMetrics};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
+};
+use openraft::{Config, EmptyNode, Raft, ReadPolicy, Snapshot, SnapshotPolicy};
 use tokio::sync::mpsc;
 
 use super::log_store::{LogStore, from_pos};
+use super::mark::Mark;
 use super::state_machine::{StateMachine, TermBegan, lock, membership_of};
 use super::transport::{Peers, Transport};
-use super::types::{Answer, Ended, Membership, Proposal, TypeConfig, Vote, encode_membership, encode_vote};
+use super::types::{Answer, Ended, Membership, Proposal, SnapshotMeta, TypeConfig, Vote, encode_membership, encode_vote};
 use crate::machine::Machine;
 use crate::shard::tails::Tails;
-use crate::snapshot::DurablePoint;
+use crate::snapshot::{DurablePoint, Image};
+use crate::snapshot::receive::Staging;
 
 /// Where every founding group's log begins: purged up to here, as a split's child is, with the
 /// state that it inherits (for a founding group: none) and the membership in the machine.
@@ -26,15 +37,12 @@ use crate::snapshot::DurablePoint;
 pub const FOUNDED: LogPos =
     LogPos { term: 1, leader: ReplicaId { node: NodeId([0; 32]), incarnation: Incarnation(0) }, index: 1 };
 
-/// What the journal is told of a group that was made: a version.
-const CREATED: Bytes = Bytes::from_static(b"gem group 1");
-
 /// How a group's Raft behaves.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
-    /// Entries that stay in the log behind a purge, for replicas that lag a little. A lone voter
-    /// needs none.
-    pub entries_kept: u64,
+    /// Bytes of entries that stay in the log behind a purge, for replicas that lag a little. A
+    /// replica without others keeps none.
+    pub bytes_kept: u64,
     /// Bytes of applied entries that stay in memory, for the same replicas.
     pub bytes_cached: usize,
     /// Between a leader's heartbeats, in milliseconds.
@@ -45,7 +53,7 @@ pub struct GroupConfig {
 
 impl Default for GroupConfig {
     fn default() -> Self {
-        GroupConfig { entries_kept: 0, bytes_cached: 0, heartbeat_ms: 250, election_ms: 1_500 }
+        GroupConfig { bytes_kept: 16 << 20, bytes_cached: 4 << 20, heartbeat_ms: 200, election_ms: 800 }
     }
 }
 
@@ -65,17 +73,60 @@ pub struct GroupParts {
     pub tails: Arc<Tails>,
     /// The way to the other replicas.
     pub transport: Arc<dyn Transport>,
+    /// The node's stores.
+    pub stores: Arc<dyn OrderedStores>,
+    /// Which of the group's stores counts.
+    pub mark: Arc<Mutex<Mark>>,
+    /// What a snapshot is being taken into.
+    pub(crate) staging: Arc<Staging>,
     /// How it behaves.
     pub config: GroupConfig,
 }
+
+/// A group as its replica here sees it.
+#[derive(Clone, Debug, Default)]
+pub struct GroupView {
+    /// The term.
+    pub term: u64,
+    /// Who leads, where that is known.
+    pub leader: Option<ReplicaId>,
+    /// The last membership in the log: each replica, and whether it votes.
+    pub seats: BTreeMap<ReplicaId, bool>,
+    /// Whether a change of the membership is under way: not committed yet, or joint.
+    pub is_changing: bool,
+    /// The index of the entry that set the membership.
+    pub epoch: u64,
+    /// The last entry of the log here.
+    pub last: u64,
+    /// The last entry applied here.
+    pub applied: u64,
+    /// Where this replica leads: up to which entry each replica has the log.
+    pub progress: BTreeMap<ReplicaId, u64>,
+    /// Where this replica leads: for how long no majority has confirmed it, in milliseconds.
+    pub quorum_ms: Option<u64>,
+}
+
+/// Tells of changes of leader, term and membership.
+pub struct Changes(WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>);
+
+impl Changes {
+    /// Waits for the next change; for ever once the group has stopped.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+type RaftResult<T> = Result<T, RaftError<TypeConfig>>;
 
 /// Who leads a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leads {
     /// This replica, in this term.
     Here(u64),
-    /// Another one.
-    Elsewhere,
+    /// Another one, in this term.
+    Elsewhere(ReplicaId, u64),
     /// Nobody, or it is not known here yet.
     Unknown,
 }
@@ -85,6 +136,8 @@ pub struct Group {
     raft: Raft<TypeConfig, StateMachine>,
     /// The term of the vote that was found at the start.
     term_found: u64,
+    log: LogStore,
+    bytes_kept: u64,
     durable: DurablePoint,
 }
 
@@ -94,7 +147,13 @@ fn damage(what: String) -> io::Error {
 
 /// Makes `group` with one voter, `replica`. May be repeated until it has succeeded, and after:
 /// a group that stands is left as it is.
-pub async fn found(group: GroupId, replica: ReplicaId, journal: &Journal, machine: &Mutex<Machine>) -> io::Result<()> {
+pub async fn found(
+    group: GroupId,
+    prefix: Prefix,
+    replica: ReplicaId,
+    journal: &Journal,
+    machine: &Mutex<Machine>,
+) -> io::Result<()> {
     if journal.marks(group).purged.is_some() {
         return Ok(());
     }
@@ -103,6 +162,7 @@ pub async fn found(group: GroupId, replica: ReplicaId, journal: &Journal, machin
         match machine.applied() {
             None => {
                 let membership = Membership::new_with_defaults(vec![BTreeSet::from([replica])], []);
+                machine.set_range(prefix);
                 machine.apply_membership(FOUNDED, encode_membership(&membership)).map_err(io::Error::other)?;
                 machine.commit().map_err(io::Error::other)?;
             }
@@ -118,7 +178,7 @@ pub async fn found(group: GroupId, replica: ReplicaId, journal: &Journal, machin
     }
     // Only once the state is durable may the log say that it begins behind it.
     let ops = vec![
-        JournalOp::Create { group, bytes: CREATED },
+        JournalOp::Create { group, bytes: Mark { generation: 0, prefix }.encode() },
         // The founding stands for the term's leader: the first election is for the next term.
         JournalOp::Vote { group, vote: encode_vote(&Vote::new(FOUNDED.term, replica)) },
         JournalOp::Purge { group, id: FOUNDED },
@@ -126,11 +186,27 @@ pub async fn found(group: GroupId, replica: ReplicaId, journal: &Journal, machin
     journal.write(ops).await.map_err(io::Error::other)
 }
 
+/// Makes a replica of `group` that holds nothing yet: the leader gives it a snapshot.
+///
+/// Fails where the group was here and was given up: its id never comes back.
+pub async fn make_empty(group: GroupId, prefix: Prefix, journal: &Journal) -> io::Result<()> {
+    let marks = journal.marks(group);
+    if marks.tombstone {
+        return Err(io::Error::other(format!("this node has given up its replica of group {group} for good")));
+    }
+    if marks.created.is_some() {
+        return Ok(());
+    }
+    let bytes = Mark { generation: 0, prefix }.encode();
+    journal.write(vec![JournalOp::Create { group, bytes }]).await.map_err(io::Error::other)
+}
+
 impl Group {
     /// Opens a group that was founded, applies what is committed, and, if it has one voter, makes
     /// that one the leader. `began` learns of each term whose first entry is applied.
     pub async fn open(parts: GroupParts, began: mpsc::UnboundedSender<TermBegan>) -> io::Result<Self> {
-        let GroupParts { group, replica, journal, machine, tail_cache, tails, transport, config } = parts;
+        let GroupParts { group, replica, journal, machine, tail_cache, tails, transport, config, .. } = parts;
+        let (stores, mark, staging) = (parts.stores, parts.mark, parts.staging);
         let (applied, membership) = {
             let machine = lock(&machine)?;
             (machine.applied(), membership_of(&machine)?)
@@ -140,7 +216,9 @@ impl Group {
         let term_found = log.vote_term();
         let (purged, last) = log.bounds();
         let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index);
-        if applied_index < index(purged) || applied.is_none() {
+        // A replica that has not taken in its first snapshot has neither.
+        let is_empty = applied.is_none() && purged.is_none() && last.is_none();
+        if applied_index < index(purged) || (applied.is_none() && !is_empty) {
             return Err(damage(format!(
                 "group {group}: the index holds all up to entry {applied_index}, but the log begins after entry {}: the index is damaged or not this journal's; rebuild it from another replica or a backup",
                 index(purged)
@@ -153,6 +231,8 @@ impl Group {
             )));
         }
         let voters = membership.voter_ids().count();
+        let is_alone = membership.nodes().count() == 1 && voters == 1;
+        let is_voter = membership.voter_ids().any(|voter| voter == replica);
         let durable = DurablePoint::new(applied.map(from_pos), membership);
         let state_machine = StateMachine {
             group,
@@ -163,16 +243,19 @@ impl Group {
             tails,
             began,
             durable: durable.clone(),
+            stores,
+            mark,
+            staging,
         };
-        let raft_config = Arc::new(raft_config(group, &config, voters)?);
-        let peers = Peers::new(group, transport);
-        let raft = Raft::new(replica, raft_config, peers, log, state_machine).await.map_err(io::Error::other)?;
-        if voters == 1 {
+        let raft_config = Arc::new(raft_config(group, &config, is_alone)?);
+        let peers = Peers::new(group, replica, transport);
+        let raft = Raft::new(replica, raft_config, peers, log.clone(), state_machine).await.map_err(io::Error::other)?;
+        if voters == 1 && is_voter {
             // Nobody else can win: no reason to wait for a timeout. A new term, for what the last
             // one had in flight is not known any more.
             raft.trigger().elect(false).await.map_err(io::Error::other)?;
         }
-        Ok(Group { raft, term_found, durable })
+        Ok(Group { raft, term_found, log, bytes_kept: config.bytes_kept, durable })
     }
 
     /// Hands over a proposal judged in `term`; its end is sent to `to` under `number`.
@@ -193,14 +276,13 @@ impl Group {
             // every start is a new term.
             Ok(leader) if leader.term() <= self.term_found => Leads::Unknown,
             Ok(leader) => Leads::Here(leader.term()),
-            Err(ForwardToLeader { leader_id: Some(_), .. }) => Leads::Elsewhere,
+            Err(ForwardToLeader { leader_id: Some(leader), .. }) => Leads::Elsewhere(leader, self.term()),
             Err(_) => Leads::Unknown,
         }
     }
 
     /// Why the group has stopped, if it has.
     pub fn failure(&self) -> Option<String> {
-        use openraft::async_runtime::watch::WatchReceiver;
         self.raft.metrics().borrow_watched().running_state.as_ref().err().map(ToString::to_string)
     }
 
@@ -209,9 +291,155 @@ impl Group {
         &self.durable
     }
 
-    /// Lets go of the log up to what is durable of the index.
-    pub async fn purge(&self) -> io::Result<()> {
-        self.raft.trigger().snapshot().await.map_err(io::Error::other)
+    /// Lets go of the log up to what is durable of the index, less what other replicas may yet
+    /// ask for.
+    ///
+    /// openraft purges up to its snapshot at the most: where that is to be raised first, this
+    /// asks for it and answers `Some`; call again after [`snapshot_at`](Self::snapshot_at).
+    pub async fn purge(&self) -> io::Result<Option<u64>> {
+        let (has_others, snapshot, purged) = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let index = |id: Option<super::types::LogId>| id.map_or(0, |id| id.index);
+            (metrics.membership_config.nodes().count() > 1, index(metrics.snapshot), index(metrics.purged))
+        };
+        let Some(durable) = self.durable.applied() else { return Ok(None) };
+        let upto = if has_others { durable.index.min(self.log.behind(self.bytes_kept)) } else { durable.index };
+        if upto <= purged {
+            return Ok(None);
+        }
+        if upto > snapshot {
+            self.raft.trigger().snapshot().await.map_err(io::Error::other)?;
+            return Ok(Some(upto));
+        }
+        self.raft.trigger().purge_log(upto).await.map_err(io::Error::other)?;
+        Ok(None)
+    }
+
+    /// Lets go of the log up to `index`, or openraft's snapshot.
+    pub async fn purge_to(&self, index: u64) -> io::Result<()> {
+        self.raft.trigger().purge_log(index).await.map_err(io::Error::other)
+    }
+
+    /// Waits until openraft's snapshot is at `index` at least, `wait` at the most.
+    pub async fn snapshot_at(&self, index: u64, wait: Duration) {
+        let metrics = self.raft.wait(Some(wait));
+        let is_there = |metrics: &RaftMetrics<TypeConfig>| metrics.snapshot.is_some_and(|id| id.index >= index);
+        // One that does not come is asked for again with the next flush.
+        let _ = metrics.metrics(is_there, "a virtual snapshot").await;
+    }
+
+    /// The term.
+    pub fn term(&self) -> u64 {
+        self.raft.server_metrics().borrow_watched().vote.leader_id.term
+    }
+
+    /// The group as it stands.
+    pub fn view(&self) -> GroupView {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = &metrics.membership_config;
+        let committed = metrics.committed_membership_config.log_id();
+        let is_joint = membership.membership().get_joint_config().len() > 1;
+        let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
+        let index = |id: &Option<super::types::LogId>| id.map_or(0, |id| id.index);
+        let progress = metrics.replication.iter().flatten().map(|(replica, upto)| (*replica, index(upto)));
+        GroupView {
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            seats: membership.nodes().map(|(replica, _)| (*replica, voters.contains(replica))).collect(),
+            is_changing: is_joint || committed != membership.log_id(),
+            epoch: index(membership.log_id()),
+            last: metrics.last_log_index.unwrap_or(0),
+            applied: index(&metrics.last_applied),
+            progress: progress.collect(),
+            quorum_ms: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed().as_millis() as u64),
+        }
+    }
+
+    /// Answers a leader's entries or heartbeat.
+    pub async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> RaftResult<AppendEntriesResponse<TypeConfig>> {
+        self.raft.append_entries(request).await
+    }
+
+    /// Answers a vote, or how it would go.
+    pub async fn vote(&self, request: VoteRequest<TypeConfig>, pre: bool) -> RaftResult<VoteResponse<TypeConfig>> {
+        if pre { self.raft.pre_vote(request).await } else { self.raft.vote(request).await }
+    }
+
+    /// Answers a leader's wish that this replica should lead.
+    pub async fn take_over(&self, request: TransferLeaderRequest<TypeConfig>) -> io::Result<TransferLeaderResponse<TypeConfig>> {
+        self.raft.handle_transfer_leader(request).await.map_err(io::Error::other)
+    }
+
+    /// Puts a staged store in the place of the one in use; answers the vote that now stands.
+    pub async fn install(&self, vote: Vote, meta: SnapshotMeta, image: Image) -> io::Result<Vote> {
+        let snapshot = Snapshot { meta, snapshot: image };
+        let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(io::Error::other)?;
+        Ok(answer.vote)
+    }
+
+    /// The vote that stands here.
+    pub fn current_vote(&self) -> Vote {
+        self.raft.metrics().borrow_watched().vote
+    }
+
+    /// Adds a replica that does not vote. Returns once the entry is committed.
+    pub async fn add_learner(&self, replica: ReplicaId) -> io::Result<()> {
+        self.raft.add_learner(replica, EmptyNode {}, false).await.map_err(io::Error::other)?;
+        self.tick_where_needed();
+        Ok(())
+    }
+
+    /// Makes `voters` the voters, by one joint change, and drops every other replica. All of them
+    /// must be replicas already. Returns once it is committed.
+    pub async fn set_voters(&self, voters: BTreeSet<ReplicaId>) -> io::Result<()> {
+        self.raft.change_membership(voters, false).await.map_err(io::Error::other)?;
+        self.tick_where_needed();
+        Ok(())
+    }
+
+    /// Drops replicas that do not vote.
+    pub async fn drop_learners(&self, learners: BTreeSet<ReplicaId>) -> io::Result<()> {
+        let change = openraft::ChangeMembers::RemoveNodes(learners);
+        self.raft.change_membership(change, false).await.map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Wishes that `to`, a voter, should lead.
+    pub async fn hand_over(&self, to: ReplicaId) -> io::Result<()> {
+        self.raft.trigger().transfer_leader(to).await.map_err(io::Error::other)
+    }
+
+    /// Stands for election, if the others would grant it: the leader is known to be gone.
+    pub async fn stand(&self) -> io::Result<()> {
+        self.raft.trigger().elect(true).await.map_err(io::Error::other)
+    }
+
+    /// Tries again at once to reach a replica that came back.
+    pub async fn reached(&self, replica: ReplicaId) {
+        // A group that has stopped reaches nobody.
+        let _ = self.raft.trigger().reset_backoff([replica]).await;
+    }
+
+    /// Returns once a majority has confirmed that this replica leads, and what was committed then
+    /// is applied: what is read after it is current.
+    pub async fn confirm(&self) -> io::Result<()> {
+        self.raft.ensure_linearizable(ReadPolicy::LeaseRead).await.map_err(io::Error::other)?;
+        Ok(())
+    }
+
+    /// Tells of changes of leader, term and membership.
+    pub fn changes(&self) -> Changes {
+        Changes(self.raft.server_metrics())
+    }
+
+    /// A leader with others sends heartbeats, a replica alone needs no time.
+    pub fn tick_where_needed(&self) {
+        let has_others = self.raft.metrics().borrow_watched().membership_config.nodes().count() > 1;
+        self.raft.runtime_config().tick(has_others);
+        self.raft.runtime_config().elect(has_others);
+        self.raft.runtime_config().heartbeat(has_others);
     }
 
     /// Stops. The index is not flushed here.
@@ -220,7 +448,7 @@ impl Group {
     }
 }
 
-fn raft_config(group: GroupId, config: &GroupConfig, voters: usize) -> io::Result<Config> {
+fn raft_config(group: GroupId, config: &GroupConfig, is_alone: bool) -> io::Result<Config> {
     let config = Config {
         cluster_name: super::types::short(group),
         heartbeat_interval: config.heartbeat_ms,
@@ -228,14 +456,16 @@ fn raft_config(group: GroupId, config: &GroupConfig, voters: usize) -> io::Resul
         election_timeout_max: config.election_ms * 2,
         // A lone voter has nobody to send heartbeats to and can't lose its lease: no ticks, no
         // cost while idle.
-        enable_tick: voters > 1,
+        enable_tick: !is_alone,
         enable_pre_vote: Some(true),
         // What the last term had in flight is forgotten with the process: every start is a new
         // term, so that verdicts and tokens of the old one are known to be old.
         enable_leader_restore: Some(false),
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.entries_kept,
+        // GEM says how far the log is purged: openraft never does by itself.
+        max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
+        max_payload_entries: 512,
         ..Config::default()
     };
     config.validate().map_err(io::Error::other)

@@ -16,6 +16,7 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 
 use super::cache::EntryCache;
+use super::sizes::Sizes;
 use super::types::{self, LogId, RaftEntry, TypeConfig, Vote, log_id};
 
 /// The log of one group. A clone is another handle to the same log.
@@ -34,6 +35,7 @@ struct Inner {
     purged: Option<LogId>,
     last: Option<LogId>,
     committed: Option<LogId>,
+    sizes: Sizes,
 }
 
 /// The journal's name for a log id.
@@ -61,7 +63,7 @@ impl LogStore {
         let committed = marks.committed.map(from_pos);
         let last = marks.last.map(from_pos).max(purged);
         let cache = EntryCache::new(bytes_kept, applied);
-        let inner = Inner { cache, vote, purged, last, committed };
+        let inner = Inner { cache, vote, purged, last, committed, sizes: Sizes::default() };
         Ok(LogStore { group, journal, read_bytes: READ_BYTES, inner: Arc::new(Mutex::new(inner)) })
     }
 
@@ -84,6 +86,22 @@ impl LogStore {
     /// Tells the log that all up to `index` is applied: the cache may let go of it.
     pub fn applied(&self, index: u64) {
         self.inner().cache.applied(index);
+    }
+
+    /// A snapshot took the place of all up to `id`.
+    pub fn installed(&self, id: LogId) {
+        let mut inner = self.inner();
+        inner.cache.purge(id.index);
+        inner.cache.applied(id.index);
+        inner.purged = inner.purged.max(Some(id));
+        inner.last = inner.last.max(Some(id));
+        inner.sizes.clear();
+    }
+
+    /// The last entry behind which at least `bytes` of entries lie in the log; 0 where there is
+    /// none.
+    pub fn behind(&self, bytes: u64) -> u64 {
+        self.inner().sizes.behind(bytes)
     }
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
@@ -200,6 +218,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 let parts = types::encode(&entry.payload);
                 let bytes = parts.iter().map(Bytes::len).sum();
                 ops.push(JournalOp::Append { group: self.group, id: to_pos(entry.log_id), parts });
+                inner.sizes.push(entry.log_id.index, bytes as u64);
                 inner.cache.push(entry.log_id, entry.payload, bytes);
                 inner.last = Some(entry.log_id);
             }
@@ -214,6 +233,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let last = last_log_id.max(inner.purged);
             let after = last.map(|id| id.index);
             inner.cache.truncate_from(last.map_or(0, |id| id.index + 1));
+            inner.sizes.truncate(last.map_or(0, |id| id.index));
             inner.last = last;
             after
         };

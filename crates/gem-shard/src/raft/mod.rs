@@ -2,6 +2,8 @@
 pub mod cache;
 pub mod group;
 pub mod log_store;
+pub mod mark;
+mod sizes;
 pub mod state_machine;
 pub mod transport;
 pub mod types;

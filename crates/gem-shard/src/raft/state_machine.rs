@@ -10,7 +10,8 @@ use futures::{Stream, StreamExt};
 use gem_store::StoreError;
 use gem_store::cache::TailCache;
 use gem_store::index::locations::Location;
-use gem_store::journal::{Journal, LogPos};
+use gem_store::index::ordered::{OrderedStores, StoreId};
+use gem_store::journal::{Journal, JournalOp, LogPos};
 use gem_types::batch::RecordBatch;
 use gem_types::{GroupId, PartitionId};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
@@ -18,11 +19,13 @@ use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::mpsc;
 
 use super::log_store::{LogStore, from_pos, to_pos};
+use super::mark::Mark;
 use super::types::{self, Applied, LogId, Proposal, RaftEntry, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::entry::Command;
 use crate::machine::{Machine, Outcome};
 use crate::shard::tails::Tails;
-use crate::snapshot::{DurablePoint, Virtual, VirtualSnapshot};
+use crate::snapshot::receive::Staging;
+use crate::snapshot::{DurablePoint, Image, ImageSnapshot};
 
 /// Tells the leader loop that a term's first entry is applied: the leader of that term may judge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,12 @@ pub struct StateMachine {
     pub began: mpsc::UnboundedSender<TermBegan>,
     /// What is durable of the index.
     pub durable: DurablePoint,
+    /// The node's stores.
+    pub stores: Arc<dyn OrderedStores>,
+    /// Which of the group's stores counts.
+    pub mark: Arc<Mutex<Mark>>,
+    /// What a snapshot is being taken into.
+    pub(crate) staging: Arc<Staging>,
 }
 
 /// The machine, for one short look or change. A panic in the machine leaves it half-changed: then
@@ -115,7 +124,7 @@ impl StateMachine {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Virtual;
+    type SnapshotData = Image;
     type SnapshotBuilder = DurablePoint;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -162,11 +171,51 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.durable.clone()
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, _: Virtual) -> Result<(), io::Error> {
-        Err(io::Error::other(format!("a virtual snapshot up to {:?} holds no state to install", meta.last_log_id)))
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, image: Image) -> Result<(), io::Error> {
+        let Image::Staged { machine: staged, generation } = image else {
+            return Err(io::Error::other(format!("a virtual snapshot up to {:?} holds no state", meta.last_log_id)));
+        };
+        let last = meta.last_log_id.ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
+        let (old, prefix) = {
+            let staged = lock(&staged)?;
+            if staged.applied().map(from_pos) != Some(last) {
+                return Err(io::Error::other(format!("a staged state is not as of {last}")));
+            }
+            let mark = *self.mark();
+            (StoreId { group: self.group, generation: mark.generation }, staged.range().unwrap_or(mark.prefix))
+        };
+        let mark = Mark { generation, prefix };
+        // The one record that makes it current: the store is complete and flushed by now.
+        let ops = vec![
+            JournalOp::Create { group: self.group, bytes: mark.encode() },
+            JournalOp::Purge { group: self.group, id: to_pos(last) },
+        ];
+        self.journal.write(ops).await.map_err(io::Error::other)?;
+        self.log.installed(last);
+        {
+            let (mut machine, mut staged) = (lock(&self.machine)?, lock(&staged)?);
+            std::mem::swap(&mut *machine, &mut *staged);
+        }
+        *self.mark() = mark;
+        self.staging.set(None);
+        drop(staged);
+        self.durable.raise(Some(last), meta.last_membership.clone());
+        self.tails.wake_all();
+        // One that is still being read goes with the next start.
+        if let Err(error) = self.stores.remove_at(old) {
+            tracing::debug!(store = %old, %error, "a store that was replaced stays until the next start");
+        }
+        Ok(())
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<VirtualSnapshot>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<ImageSnapshot>, io::Error> {
         Ok(self.durable.snapshot())
+    }
+}
+
+impl StateMachine {
+    fn mark(&self) -> MutexGuard<'_, Mark> {
+        // A plain value that is replaced whole.
+        self.mark.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

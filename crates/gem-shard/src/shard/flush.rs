@@ -26,11 +26,15 @@ impl Shared {
     pub fn flush_index(&self, durable: &DurablePoint) -> Result<(), StoreError> {
         // The guarded value is empty: a panic leaves nothing half-done.
         let _one = self.flushing.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (committed, membership) = {
+        let (committed, membership, store) = {
             let machine = lock(&self.machine)?;
-            (machine.committed(), membership_of(&machine)?)
+            (machine.committed(), membership_of(&machine)?, machine.store().clone())
         };
-        self.store.flush()?;
+        store.flush()?;
+        if let Some(staged) = self.staging.get() {
+            let store = lock(&staged)?.store().clone();
+            store.flush()?;
+        }
         lock(&self.machine)?.flushed(committed);
         durable.raise(committed.map(from_pos), membership);
         Ok(())
@@ -53,6 +57,13 @@ impl Shared {
     pub fn repoint(&self, moves: &[Move]) -> Result<(), StoreError> {
         let mut machine = lock(&self.machine)?;
         machine.repoint(moves)?;
-        machine.commit()
+        machine.commit()?;
+        // One that a snapshot is being taken into holds the same locations.
+        if let Some(staged) = self.staging.get() {
+            let mut staged = lock(&staged)?;
+            staged.repoint(moves)?;
+            staged.commit()?;
+        }
+        Ok(())
     }
 }

@@ -16,23 +16,39 @@ use super::Shard;
 use crate::entry;
 
 /// All shards of a node.
-pub struct GatheredShards(pub Vec<Arc<Shard>>);
+pub struct GatheredShards(Arc<dyn Fn() -> Vec<Arc<Shard>> + Send + Sync>);
 
 impl fmt::Debug for GatheredShards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GatheredShards").field("shards", &self.0.len()).finish()
+        f.debug_struct("GatheredShards").field("shards", &(self.0)().len()).finish()
     }
 }
 
 impl GatheredShards {
-    fn shard(&self, group: GroupId) -> Option<&Arc<Shard>> {
-        self.0.iter().find(|shard| shard.id() == group)
+    /// The shards that `all` answers: they come and go.
+    pub fn new(all: Arc<dyn Fn() -> Vec<Arc<Shard>> + Send + Sync>) -> Self {
+        GatheredShards(all)
+    }
+
+    /// The shards as they are now.
+    pub fn all(&self) -> Vec<Arc<Shard>> {
+        (self.0)()
+    }
+
+    fn shard(&self, group: GroupId) -> Option<Arc<Shard>> {
+        (self.0)().into_iter().find(|shard| shard.id() == group)
     }
 }
 
 impl GatherHost for GatheredShards {
     fn store(&self, group: GroupId) -> Option<Arc<dyn OrderedStore>> {
-        self.shard(group).map(|shard| shard.shared.store.clone())
+        self.shard(group)?.shared.store().ok()
+    }
+
+    fn staged(&self, group: GroupId) -> Option<Arc<dyn OrderedStore>> {
+        let staged = self.shard(group)?.shared.staging.get()?;
+        let store = crate::raft::state_machine::lock(&staged).ok()?.store().clone();
+        Some(store)
     }
 
     fn batches_in_entry(&self, payload: &[u8]) -> Vec<(PartitionId, Offset, Range<usize>)> {
@@ -64,8 +80,9 @@ impl GatherHost for GatheredShards {
 
 impl Shard {
     /// Its index.
-    pub fn store(&self) -> Arc<dyn OrderedStore> {
-        self.shared.store.clone()
+    pub fn store(&self) -> Result<Arc<dyn OrderedStore>, StoreError> {
+        let machine = crate::raft::state_machine::lock(&self.shared.machine)?;
+        Ok(machine.store().clone())
     }
 
     /// Flushes the index, and raises the durable applied index.

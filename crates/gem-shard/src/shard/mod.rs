@@ -17,6 +17,7 @@ mod flush;
 mod gathering;
 mod leader_loop;
 mod reads;
+mod replica;
 pub(crate) mod requests;
 mod serve;
 pub(crate) mod shared;
@@ -29,8 +30,9 @@ use std::time::Duration;
 
 use gem_store::budget::Budget;
 use gem_store::cache::TailCache;
-use gem_store::index::ordered::OrderedStores;
+use gem_store::index::ordered::{OrderedStores, StoreId};
 use gem_store::journal::Journal;
+use gem_store::objects::Objects;
 use gem_store::read::{Reader, Reads};
 use gem_types::seams::Clock;
 use gem_types::{GroupId, Prefix, ReplicaId};
@@ -45,7 +47,10 @@ use crate::leader::proposer::{Proposer, ProposerConfig};
 use crate::log::DeadLetters;
 use crate::machine::Machine;
 use crate::raft::group::{self, Group, GroupConfig, GroupParts};
+use crate::raft::mark::Mark;
 use crate::raft::transport::Transport;
+use crate::snapshot::receive::Staging;
+use crate::snapshot::send::Outgoing;
 use delivery::Delivery;
 use leader_loop::{IdsCharge, LeaderLoop, LoopTasks};
 use requests::Asks;
@@ -86,6 +91,8 @@ pub struct ShardDeps {
     pub journal: Journal,
     /// The node's indexes.
     pub stores: Arc<dyn OrderedStores>,
+    /// Takes what snapshots bring.
+    pub objects: Objects,
     /// Reads journal and objects.
     pub reader: Reader,
     /// Runs what blocks on files.
@@ -115,6 +122,10 @@ pub struct Shard {
     group: Arc<Group>,
     asks: Asks,
     purge: Arc<Notify>,
+    replica: ReplicaId,
+    transport: Arc<dyn Transport>,
+    /// One snapshot is taken in at a time.
+    taking: tokio::sync::Mutex<()>,
     stop: watch::Sender<bool>,
     /// The leader loop: ended by `stop`.
     tasks: Mutex<JoinSet<()>>,
@@ -123,19 +134,44 @@ pub struct Shard {
 impl Shard {
     /// Makes a founding shard, durably. May be repeated until the node notes that it is founded,
     /// and must not be after: a shard whose journal is lost is not made anew.
-    pub async fn found(deps: &ShardDeps, group: GroupId) -> io::Result<()> {
+    pub async fn found(deps: &ShardDeps, group: GroupId, prefix: Prefix) -> io::Result<()> {
         let store = deps.stores.open(group).map_err(io::Error::other)?;
         let machine = Mutex::new(Machine::open(store).map_err(io::Error::other)?);
-        group::found(group, deps.replica, &deps.journal, &machine).await
+        group::found(group, prefix, deps.replica, &deps.journal, &machine).await
     }
 
-    /// Opens a shard that was founded: applies what is committed, and leads it where this is its
+    /// Makes a replica that holds nothing yet, durably: open it, and let the shard's leader add it.
+    /// May be repeated. Fails where this node has given up its replica of `group` for good.
+    pub async fn make_empty(deps: &ShardDeps, group: GroupId, prefix: Prefix) -> io::Result<()> {
+        group::make_empty(group, prefix, &deps.journal).await
+    }
+
+    /// The groups that the journal knows here.
+    pub fn groups_of(journal: &Journal) -> Vec<GroupId> {
+        journal.groups().into_iter().map(|(group, _)| group).collect()
+    }
+
+    /// Opens a shard that is here: applies what is committed, and leads it where this is its
     /// only voter. It serves soon after; calls wait for that.
     ///
     /// Fails where index and journal contradict each other: then this replica is damaged.
-    pub async fn open(deps: ShardDeps, group: GroupId, prefix: Prefix) -> io::Result<Arc<Shard>> {
-        let store = deps.stores.open(group).map_err(io::Error::other)?;
-        let machine = Arc::new(Mutex::new(Machine::open(store.clone()).map_err(io::Error::other)?));
+    pub async fn open(deps: ShardDeps, group: GroupId) -> io::Result<Arc<Shard>> {
+        let created = deps.journal.marks(group).created;
+        let created = created.ok_or_else(|| io::Error::other(format!("the journal knows no group {group}")))?;
+        let mut mark = Mark::decode(&created).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        let current = StoreId { group, generation: mark.generation };
+        for id in deps.stores.list().map_err(io::Error::other)? {
+            // What a snapshot was being taken into, what it replaced, what was only looked at.
+            if id.group == group && id != current {
+                deps.stores.remove_at(id).map_err(io::Error::other)?;
+            }
+        }
+        let staging = Arc::new(Staging::default());
+        let store = deps.stores.open_at(current).map_err(io::Error::other)?;
+        let machine = Machine::open(store).map_err(io::Error::other)?;
+        mark.prefix = machine.range().unwrap_or(mark.prefix);
+        let mark = Arc::new(Mutex::new(mark));
+        let machine = Arc::new(Mutex::new(machine));
         let tails = Arc::new(Tails::default());
         let (began_to, began) = mpsc::unbounded_channel();
         let parts = GroupParts {
@@ -145,15 +181,21 @@ impl Shard {
             machine: machine.clone(),
             tail_cache: deps.tail_cache.clone(),
             tails: tails.clone(),
-            transport: deps.transport,
+            transport: deps.transport.clone(),
+            stores: deps.stores.clone(),
+            mark: mark.clone(),
+            staging: staging.clone(),
             config: deps.config.group,
         };
         let raft = Arc::new(Group::open(parts, began_to).await?);
         let shared = Arc::new(Shared {
             group,
-            prefix,
             machine,
-            store,
+            mark,
+            outgoing: Outgoing::new(deps.stores.clone(), group, deps.clock.clone()),
+            stores: deps.stores,
+            objects: deps.objects,
+            staging,
             journal: deps.journal,
             reader: deps.reader,
             reads: deps.reads,
@@ -167,7 +209,9 @@ impl Shard {
         let (ended_to, ended) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
         let purge = Arc::new(Notify::new());
+        let changes = raft.changes();
         let leader_loop = LeaderLoop {
+            changes,
             shared: shared.clone(),
             group: raft.clone(),
             dead_letters: deps.dead_letters,
@@ -187,7 +231,17 @@ impl Shard {
         tasks.spawn(leader_loop.run());
         // The log may lie behind what the last stop flushed.
         purge.notify_one();
-        Ok(Arc::new(Shard { shared, group: raft, asks, purge, stop, tasks: Mutex::new(tasks) }))
+        Ok(Arc::new(Shard {
+            shared,
+            group: raft,
+            asks,
+            purge,
+            replica: deps.replica,
+            transport: deps.transport,
+            taking: tokio::sync::Mutex::new(()),
+            stop,
+            tasks: Mutex::new(tasks),
+        }))
     }
 
     /// The group's id.
@@ -197,7 +251,7 @@ impl Shard {
 
     /// The shard's prefix.
     pub fn prefix(&self) -> Prefix {
-        self.shared.prefix
+        self.shared.prefix()
     }
 
     /// Whether it serves.

@@ -57,7 +57,7 @@ impl Shared {
             if !cached.is_empty() {
                 return Ok((cached, stats));
             }
-            let (reader, store, group) = (self.reader.clone(), self.store.clone(), self.group);
+            let (reader, store, group) = (self.reader.clone(), self.store()?, self.group);
             let read = move || reader.read_from(&*store, group, partition, from, max_bytes);
             let batches = self.reads.run(read).await.map_err(|e| self.read_error(e))?;
             if !batches.is_empty() {

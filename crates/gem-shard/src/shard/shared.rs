@@ -5,16 +5,20 @@ use std::time::Duration;
 
 use gem_store::StoreError;
 use gem_store::cache::TailCache;
-use gem_store::index::ordered::OrderedStore;
+use gem_store::index::ordered::{OrderedStore, OrderedStores};
 use gem_store::journal::Journal;
+use gem_store::objects::Objects;
 use gem_store::read::{Reader, Reads};
 use gem_types::seams::Clock;
-use gem_types::{Error, GroupId, Prefix, Result};
+use gem_types::{Error, GroupId, Prefix, ReplicaId, Result};
 use tokio::sync::watch;
 
 use super::flush::Flushing;
 use super::tails::Tails;
 use crate::machine::Machine;
+use crate::raft::mark::Mark;
+use crate::snapshot::receive::Staging;
+use crate::snapshot::send::Outgoing;
 
 /// Whether a shard serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,13 @@ pub enum Status {
     Starting,
     /// This replica leads and may judge.
     Leading {
+        /// The term.
+        term: u64,
+    },
+    /// Another replica leads.
+    Following {
+        /// Which.
+        leader: ReplicaId,
         /// The term.
         term: u64,
     },
@@ -39,9 +50,12 @@ pub(crate) const RETRY_AFTER_MS: u64 = 200;
 /// The parts of a shard that more than one task uses. Each is cheap to hold.
 pub(crate) struct Shared {
     pub group: GroupId,
-    pub prefix: Prefix,
     pub machine: Arc<Mutex<Machine>>,
-    pub store: Arc<dyn OrderedStore>,
+    pub mark: Arc<Mutex<Mark>>,
+    pub stores: Arc<dyn OrderedStores>,
+    pub objects: Objects,
+    pub outgoing: Outgoing,
+    pub staging: Arc<Staging>,
     pub journal: Journal,
     pub reader: Reader,
     pub reads: Reads,
@@ -59,22 +73,43 @@ impl Shared {
         crate::raft::state_machine::lock(&self.machine).map_err(|e| self.internal(e))
     }
 
+    /// The store in use. A snapshot that is taken in puts another in its place.
+    pub fn store(&self) -> Result<Arc<dyn OrderedStore>> {
+        Ok(self.machine()?.store().clone())
+    }
+
+    /// The generation of the store in use.
+    pub fn generation(&self) -> u32 {
+        self.mark().generation
+    }
+
+    /// The part of the ring that the shard holds, as far as is known here.
+    pub fn prefix(&self) -> Prefix {
+        self.mark().prefix
+    }
+
+    fn mark(&self) -> MutexGuard<'_, Mark> {
+        // A plain value that is replaced whole.
+        self.mark.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// A fault of the shard's own.
     pub fn internal(&self, what: impl std::fmt::Display) -> Error {
-        tracing::error!(group = %self.group, prefix = %self.prefix, "shard fault: {what}");
-        Error::internal(format!("shard {}: {what}", self.prefix))
+        let prefix = self.mark().prefix;
+        tracing::error!(group = %self.group, %prefix, "shard fault: {what}");
+        Error::internal(format!("shard {prefix}: {what}"))
     }
 
     /// Not now.
     pub fn unavailable(&self, what: impl std::fmt::Display) -> Error {
-        Error::unavailable(format!("shard {}: {what}", self.prefix), RETRY_AFTER_MS)
+        Error::unavailable(format!("shard {}: {what}", self.mark().prefix), RETRY_AFTER_MS)
     }
 
     /// What a failed read means to whoever asked.
     pub fn read_error(&self, error: StoreError) -> Error {
         match error {
             StoreError::Busy => {
-                let what = format!("shard {}: too many reads are waiting for the disk", self.prefix);
+                let what = format!("shard {}: too many reads are waiting for the disk", self.mark().prefix);
                 Error::throttled(what, RETRY_AFTER_MS)
             }
             error => self.internal(error),
@@ -85,6 +120,7 @@ impl Shared {
     pub async fn serving(&self, wait: Duration) -> Result<()> {
         let serves = |status: &Status| match status {
             Status::Leading { .. } => Some(Ok(())),
+            Status::Following { .. } => Some(Err(self.unavailable("another replica leads"))),
             Status::Stopped { reason } => Some(Err(self.unavailable(reason))),
             Status::Starting => None,
         };

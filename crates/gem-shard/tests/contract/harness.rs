@@ -146,7 +146,8 @@ impl Node {
             replica: ReplicaId { node, incarnation: Incarnation(1) },
             journal: journal.clone(),
             stores,
-            reader: Reader::new(journal.clone(), objects),
+            reader: Reader::new(journal.clone(), objects.clone()),
+            objects,
             reads: Reads::new(pool),
             tail_cache: TailCache::new(budget.clone(), 16 << 20),
             budget,
@@ -157,10 +158,10 @@ impl Node {
             config: self.config.clone(),
         };
         if !self.is_founded {
-            Shard::found(&deps, GROUP).await?;
+            Shard::found(&deps, GROUP, Prefix::ROOT).await?;
             self.is_founded = true;
         }
-        let shard = Shard::open(deps, GROUP, Prefix::ROOT).await?;
+        let shard = Shard::open(deps, GROUP).await?;
         self.running = Some((shard, writer, journal));
         self.shard().serving(WAIT).await.unwrap();
         Ok(())

@@ -77,7 +77,8 @@ pub fn probe(mesh: &Mesh) {
         known.map(|(id, fact)| (*id, fact.topic.clone())).collect::<Vec<_>>()
     });
     for shard in mesh.shards.iter() {
-        let Ok(mut machine) = Machine::open(std::sync::Arc::new(View(shard.store()))) else { continue };
+        let Ok(store) = shard.store() else { continue };
+        let Ok(mut machine) = Machine::open(std::sync::Arc::new(View(store))) else { continue };
         for (partition, name) in partitions.iter().filter(|(_, name)| shard.prefix().contains(name.position())) {
             for setup in mesh.world.setup.topics.iter().filter(|setup| setup.name == name.as_str()) {
                 let groups = setup.groups.iter().filter_map(|(group_name, _)| group(name, *partition, group_name));

@@ -44,7 +44,8 @@ const BEHIND_APPLIED: [u8; 2] = [1, 2];
 /// Notes every shard's state, of which nothing is on its way.
 pub fn digests(mesh: &Mesh) -> Result<()> {
     for shard in mesh.shards.iter() {
-        let rows = shard.store().scan(Family::State, &BEHIND_APPLIED, &[u8::MAX], usize::MAX);
+        let store = shard.store().map_err(|e| Error::internal(e.to_string()))?;
+        let rows = store.scan(Family::State, &BEHIND_APPLIED, &[u8::MAX], usize::MAX);
         let rows = rows.map_err(|e| Error::internal(e.to_string()))?;
         let digest = rows.iter().fold(trace::EMPTY, |hash, (key, value)| trace::hash(trace::hash(hash, key), value));
         mesh.world.emit(Event::Digest { shard: shard.prefix().to_string(), rows: rows.len(), digest });

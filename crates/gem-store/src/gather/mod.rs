@@ -50,6 +50,11 @@ pub trait GatherHost: Send + Sync + fmt::Debug + 'static {
     /// The shard's index; `None` where it is not open. Files that hold data of a group that is
     /// neither open nor dropped are left alone.
     fn store(&self, group: GroupId) -> Option<Arc<dyn OrderedStore>>;
+    /// The index that a snapshot is being taken into, where there is one: what it points to is
+    /// live. [`repoint`](Self::repoint) and [`flush`](Self::flush) see to it too.
+    fn staged(&self, _: GroupId) -> Option<Arc<dyn OrderedStore>> {
+        None
+    }
     /// The batches in an entry's payload: partition, base offset, and where in the payload.
     fn batches_in_entry(&self, entry: &[u8]) -> Vec<(PartitionId, Offset, Range<usize>)>;
     /// Makes `moves` whose location is still `from`, in one atomic write with the counters, in

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use super::round::{Gatherer, Source};
 use crate::StoreError;
 use crate::index::locations::{self, Holder};
+use crate::objects::ObjectInfo;
 
 impl Gatherer {
     /// The files of the next round; empty where there is nothing to do. In this order: what can be
     /// given up at once; the oldest journal files while the journal is over its limit; objects of
     /// which little is live.
     pub(super) fn pick(&self) -> Result<Vec<Source>, StoreError> {
+        // Objects first: one that is published after this is not looked at, one that was published
+        // before had its locations written before.
+        let objects = self.objects.list();
         let live = self.live()?;
-        let dead = self.dead(&live);
+        let dead = self.dead(&live, &objects);
         if !dead.is_empty() {
             return Ok(dead);
         }
@@ -20,25 +24,28 @@ impl Gatherer {
         if !old.is_empty() {
             return Ok(old);
         }
-        Ok(self.sparse(&live))
+        Ok(self.sparse(&live, &objects))
     }
 
     /// The live bytes of every file, over all shards.
     fn live(&self) -> Result<BTreeMap<Holder, u64>, StoreError> {
         let mut live = BTreeMap::new();
         for (group, _) in self.journal.groups() {
-            let Some(store) = self.host.store(group) else { continue };
-            for (holder, bytes) in locations::live_files(&*store)? {
-                *live.entry(holder).or_default() += bytes;
+            // The staged one first: it may take the other's place between the two looks.
+            let staged = self.host.staged(group);
+            for store in staged.into_iter().chain(self.host.store(group)) {
+                for (holder, bytes) in locations::live_files(&*store)? {
+                    *live.entry(holder).or_default() += bytes;
+                }
             }
         }
         Ok(live)
     }
 
-    fn dead(&self, live: &BTreeMap<Holder, u64>) -> Vec<Source> {
+    fn dead(&self, live: &BTreeMap<Holder, u64>, objects: &[ObjectInfo]) -> Vec<Source> {
         let files = self.journal.files().into_iter().filter(|file| file.sealed && file.entries == 0);
         let files = files.map(|file| Source::Journal { file: file.file, generation: file.generation });
-        let objects = self.objects.list().into_iter().map(|object| Source::Object(object.object));
+        let objects = objects.iter().map(|object| Source::Object(object.object));
         let dead = files.chain(objects).filter(|source| !live.contains_key(&source.holder()) && self.may_take(source));
         dead.take(16 * self.config.files_per_round.max(1)).collect()
     }
@@ -61,10 +68,14 @@ impl Gatherer {
         taken
     }
 
-    fn sparse(&self, live: &BTreeMap<Holder, u64>) -> Vec<Source> {
+    fn sparse(&self, live: &BTreeMap<Holder, u64>, objects: &[ObjectInfo]) -> Vec<Source> {
+        // What a staged index points to can't be moved: it is not complete yet.
+        if self.journal.groups().iter().any(|(group, _)| self.host.staged(*group).is_some()) {
+            return Vec::new();
+        }
         let mut taken = Vec::new();
         let mut bytes = 0u64;
-        for object in self.objects.list() {
+        for object in objects {
             let source = Source::Object(object.object);
             let alive = live.get(&source.holder()).copied().unwrap_or(0);
             let is_sparse = alive.saturating_mul(100) < object.size.saturating_mul(self.config.object_live_percent);

@@ -237,6 +237,20 @@ pub fn scan(
     rows.iter().map(|(key, row)| Ok((base_of(key)?, location_of(row)?))).collect()
 }
 
+/// Every partition of which there is a batch, in order.
+pub fn partitions(store: &dyn OrderedStore) -> Result<Vec<PartitionId>, StoreError> {
+    let mut found = Vec::new();
+    let mut from = Bytes::from_static(&[ROW]);
+    loop {
+        let rows = store.scan(Family::Locations, &from, &[ROW + 1], 1)?;
+        let Some((key, _)) = rows.first() else { return Ok(found) };
+        let id = key.get(1..17).and_then(|id| id.try_into().ok()).ok_or_else(|| damaged("a location's key", key))?;
+        let partition = PartitionId(id);
+        found.push(partition);
+        from = rows_end(partition);
+    }
+}
+
 /// The live bytes that the shard has in `holder`.
 pub fn live_bytes(store: &dyn OrderedStore, holder: Holder) -> Result<u64, StoreError> {
     store.get(Family::Locations, &holder.key())?.map_or(Ok(0), |row| count_of(&row))

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use gem_types::GroupId;
 
-use super::ordered::{Change, Family, OrderedStore, OrderedStores, Row};
+use super::ordered::{Change, Family, OrderedStore, OrderedStores, Row, StoreId};
 use crate::StoreError;
 
 type Rows = BTreeMap<(Family, Bytes), Bytes>;
@@ -25,7 +24,7 @@ pub struct ModelStores {
 
 #[derive(Debug, Default)]
 struct Volume {
-    stores: BTreeMap<GroupId, Contents>,
+    stores: BTreeMap<StoreId, Contents>,
     checkpoints: BTreeMap<PathBuf, Rows>,
     /// Counts crashes: a handle from before one is dead.
     life: u64,
@@ -44,7 +43,7 @@ struct Contents {
 /// The store of one group. One handle at a time, as with RocksDB's lock.
 #[derive(Debug)]
 pub struct ModelStore {
-    group: GroupId,
+    id: StoreId,
     life: u64,
     volume: Arc<Mutex<Volume>>,
 }
@@ -86,23 +85,39 @@ impl ModelStores {
 }
 
 impl OrderedStores for ModelStores {
-    fn open(&self, group: GroupId) -> Result<Arc<dyn OrderedStore>, StoreError> {
+    fn open_at(&self, id: StoreId) -> Result<Arc<dyn OrderedStore>, StoreError> {
         let mut volume = lock(&self.inner);
         let life = volume.life;
-        let contents = volume.stores.entry(group).or_default();
+        let contents = volume.stores.entry(id).or_default();
         if std::mem::replace(&mut contents.open, true) {
-            return Err(std::io::Error::other(format!("the store of group {group} is open already")).into());
+            return Err(std::io::Error::other(format!("store {id} is open already")).into());
         }
-        Ok(Arc::new(ModelStore { group, life, volume: self.inner.clone() }))
+        Ok(Arc::new(ModelStore { id, life, volume: self.inner.clone() }))
     }
 
-    fn remove(&self, group: GroupId) -> Result<(), StoreError> {
+    fn remove_at(&self, id: StoreId) -> Result<(), StoreError> {
         let mut volume = lock(&self.inner);
-        if volume.stores.get(&group).is_some_and(|contents| contents.open) {
-            return Err(std::io::Error::other(format!("the store of group {group} is open")).into());
+        if volume.stores.get(&id).is_some_and(|contents| contents.open) {
+            return Err(std::io::Error::other(format!("store {id} is open")).into());
         }
-        volume.stores.remove(&group);
+        volume.stores.remove(&id);
         Ok(())
+    }
+
+    fn copy(&self, from: &dyn OrderedStore, to: StoreId) -> Result<(), StoreError> {
+        let path = PathBuf::from(to.to_string());
+        from.checkpoint(&path)?;
+        let mut volume = lock(&self.inner);
+        let rows = volume.checkpoints.remove(&path).unwrap_or_default();
+        if volume.stores.contains_key(&to) {
+            return Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists).into());
+        }
+        volume.stores.insert(to, Contents { rows, ..Contents::default() });
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<StoreId>, StoreError> {
+        Ok(lock(&self.inner).stores.keys().copied().collect())
     }
 }
 
@@ -114,7 +129,7 @@ impl ModelStore {
         }
         let flush_every = volume.flush_every;
         let contents =
-            volume.stores.get_mut(&self.group).ok_or_else(|| StoreError::poisoned("the store has failed"))?;
+            volume.stores.get_mut(&self.id).ok_or_else(|| StoreError::poisoned("the store has failed"))?;
         Ok(work(contents, flush_every))
     }
 }
@@ -123,7 +138,7 @@ impl Drop for ModelStore {
     fn drop(&mut self) {
         let mut volume = lock(&self.volume);
         let same_life = volume.life == self.life;
-        if let Some(contents) = volume.stores.get_mut(&self.group).filter(|_| same_life) {
+        if let Some(contents) = volume.stores.get_mut(&self.id).filter(|_| same_life) {
             contents.open = false;
         }
     }

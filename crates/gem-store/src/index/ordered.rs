@@ -51,10 +51,70 @@ pub trait OrderedStore: Send + Sync + fmt::Debug + 'static {
     fn checkpoint(&self, dir: &Path) -> Result<(), StoreError>;
 }
 
+/// Names a store of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreId {
+    /// The group.
+    pub group: GroupId,
+    /// Which of its stores: a snapshot that is taken in makes a new one beside the old, and the
+    /// journal says which counts.
+    pub generation: u32,
+}
+
+impl StoreId {
+    /// Generations from here on are copies to be looked at for a while: none outlives its process.
+    pub const COPIES: u32 = 1 << 31;
+
+    /// Whether it is a copy to be looked at.
+    pub fn is_copy(&self) -> bool {
+        self.generation >= Self::COPIES
+    }
+}
+
+impl From<GroupId> for StoreId {
+    /// The group's first store.
+    fn from(group: GroupId) -> Self {
+        StoreId { group, generation: 0 }
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.generation {
+            0 => write!(f, "{}", self.group),
+            generation => write!(f, "{}.{generation}", self.group),
+        }
+    }
+}
+
+impl std::str::FromStr for StoreId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (group, generation) = text.split_once('.').unwrap_or((text, "0"));
+        let generation = generation.parse().map_err(|_| format!("{text:?} names no store"))?;
+        Ok(StoreId { group: group.parse()?, generation })
+    }
+}
+
 /// Opens and removes the stores of a node.
 pub trait OrderedStores: Send + Sync + fmt::Debug + 'static {
-    /// Opens the store of `group`, making it where it is not there.
-    fn open(&self, group: GroupId) -> Result<std::sync::Arc<dyn OrderedStore>, StoreError>;
-    /// Removes the store of `group`; nothing where it is not there. It must be closed.
-    fn remove(&self, group: GroupId) -> Result<(), StoreError>;
+    /// Opens a store, making it where it is not there.
+    fn open_at(&self, id: StoreId) -> Result<std::sync::Arc<dyn OrderedStore>, StoreError>;
+    /// Removes a store; nothing where it is not there. It must be closed.
+    fn remove_at(&self, id: StoreId) -> Result<(), StoreError>;
+    /// Makes `to`, which must not exist, a copy of `from` as of now. What the copy holds is
+    /// durable.
+    fn copy(&self, from: &dyn OrderedStore, to: StoreId) -> Result<(), StoreError>;
+    /// All stores there are, open or not.
+    fn list(&self) -> Result<Vec<StoreId>, StoreError>;
+
+    /// Opens the first store of `group`.
+    fn open(&self, group: GroupId) -> Result<std::sync::Arc<dyn OrderedStore>, StoreError> {
+        self.open_at(group.into())
+    }
+    /// Removes the first store of `group`.
+    fn remove(&self, group: GroupId) -> Result<(), StoreError> {
+        self.remove_at(group.into())
+    }
 }

@@ -1,4 +1,5 @@
-//! The ordered store on RocksDB: one database per shard replica, in `DIR/index/<group>`.
+//! The ordered store on RocksDB: one database per shard replica, in `DIR/index/<group>`
+//! (later generations: `<group>.<generation>`).
 //!
 //! All databases of a node share one block cache, one write-buffer manager and one pool of
 //! background threads, so that their number costs little. RocksDB's own log is off: the journal
@@ -12,13 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use gem_types::GroupId;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator, Env,
     ErrorKind, FlushOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
-use super::ordered::{Change, Family, OrderedStore, OrderedStores, Row};
+use super::ordered::{Change, Family, OrderedStore, OrderedStores, Row, StoreId};
 use crate::StoreError;
 
 const STATE: &str = "state";
@@ -88,8 +88,8 @@ impl RocksStores {
         self.cache.get_usage().saturating_add(self.buffers.get_usage())
     }
 
-    fn group_dir(&self, group: GroupId) -> PathBuf {
-        self.dir.join(group.to_string())
+    fn store_dir(&self, id: StoreId) -> PathBuf {
+        self.dir.join(id.to_string())
     }
 
     fn database_options(&self) -> Options {
@@ -140,8 +140,8 @@ impl RocksStores {
 }
 
 impl OrderedStores for RocksStores {
-    fn open(&self, group: GroupId) -> Result<Arc<dyn OrderedStore>, StoreError> {
-        let dir = self.group_dir(group);
+    fn open_at(&self, id: StoreId) -> Result<Arc<dyn OrderedStore>, StoreError> {
+        let dir = self.store_dir(id);
         let families = [DEFAULT, STATE, LOCATIONS].map(|name| ColumnFamilyDescriptor::new(name, self.family_options()));
         let db = DB::open_cf_descriptors(&self.database_options(), &dir, families).map_err(|e| failed(&dir, &e))?;
         let store = RocksStore { db, dir };
@@ -150,8 +150,8 @@ impl OrderedStores for RocksStores {
         Ok(Arc::new(store))
     }
 
-    fn remove(&self, group: GroupId) -> Result<(), StoreError> {
-        let dir = self.group_dir(group);
+    fn remove_at(&self, id: StoreId) -> Result<(), StoreError> {
+        let dir = self.store_dir(id);
         if !dir.exists() {
             return Ok(());
         }
@@ -162,6 +162,20 @@ impl OrderedStores for RocksStores {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),
         }
+    }
+
+    fn copy(&self, from: &dyn OrderedStore, to: StoreId) -> Result<(), StoreError> {
+        from.checkpoint(&self.store_dir(to))
+    }
+
+    fn list(&self) -> Result<Vec<StoreId>, StoreError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            // What has another name is a checkpoint that a crash cut off, or not GEM's.
+            found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<StoreId>().ok()));
+        }
+        found.sort();
+        Ok(found)
     }
 }
 

@@ -29,8 +29,9 @@ impl LeaderLoop {
         match self.group.leads() {
             Leads::Here(led) if led == term => {}
             // Another's, or an old one.
-            Leads::Here(_) | Leads::Elsewhere => {
+            Leads::Here(_) | Leads::Elsewhere(..) => {
                 self.tasks.candidate = None;
+                self.follow();
                 return Ok(());
             }
             Leads::Unknown => return Ok(()),
@@ -50,6 +51,37 @@ impl LeaderLoop {
         self.shared.status.send_replace(Status::Leading { term });
         tracing::debug!(group = %self.shared.group, term, "the shard's leader begins");
         Ok(())
+    }
+
+    /// Leader, term or membership has changed.
+    pub(super) fn changed(&mut self) -> std::result::Result<(), String> {
+        match (self.tasks.leading, self.group.leads()) {
+            (Some(led), Leads::Here(term)) if led == term => {}
+            (Some(_), _) => {
+                self.lose();
+                self.try_lead()?;
+            }
+            (None, Leads::Here(_)) => {}
+            (None, _) if self.tasks.candidate.is_none() => self.follow(),
+            (None, _) => self.try_lead()?,
+        }
+        self.group.tick_where_needed();
+        Ok(())
+    }
+
+    /// Tells whoever asks that another replica leads, or that nobody does.
+    fn follow(&mut self) {
+        let status = match self.group.leads() {
+            Leads::Elsewhere(leader, term) => Status::Following { leader, term },
+            _ => Status::Starting,
+        };
+        if let Status::Following { .. } = status {
+            let refusal = self.shared.unavailable("another replica leads");
+            self.proposer.refuse_waiting(&refusal);
+        }
+        if *self.shared.status.borrow() != status {
+            self.shared.status.send_replace(status);
+        }
     }
 
     /// Stops judging: the term is over, or can't be gone on with.

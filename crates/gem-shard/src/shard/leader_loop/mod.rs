@@ -27,7 +27,7 @@ use super::upkeep::ClockWatch;
 use crate::dispatch::{FetchId, Now};
 use crate::leader::proposer::Proposer;
 use crate::log::{DeadLetters, GroupRef};
-use crate::raft::group::Group;
+use crate::raft::group::{Changes, Group};
 use crate::raft::state_machine::TermBegan;
 use crate::raft::types::Ended;
 
@@ -47,11 +47,14 @@ enum Back {
     Fetched(FetchId, Result<Vec<RecordBatch>>),
     DeadLettered(GroupRef, Offset, Result<()>),
     Flushed(std::result::Result<(), StoreError>),
+    /// The log may be let go of up to there.
+    Purgeable(u64),
 }
 
 enum Event {
     Stop,
     Began(TermBegan),
+    Changed,
     Ended(Ended),
     Back(Back),
     Request(Request),
@@ -64,6 +67,7 @@ pub(crate) struct LeaderLoop {
     pub shared: Arc<Shared>,
     pub group: Arc<Group>,
     pub dead_letters: Arc<dyn DeadLetters>,
+    pub changes: Changes,
     pub requests: mpsc::Receiver<Request>,
     pub began: mpsc::UnboundedReceiver<TermBegan>,
     pub ended_to: mpsc::UnboundedSender<Ended>,
@@ -119,6 +123,7 @@ impl LeaderLoop {
             _ = self.stop.wait_for(|stop| *stop) => Event::Stop,
             Some(ended) = self.ended.recv() => Event::Ended(ended),
             Some(began) = self.began.recv() => Event::Began(began),
+            () = self.changes.next() => Event::Changed,
             Some(back) = self.tasks.away.join_next(), if !self.tasks.away.is_empty() => match back {
                 Ok(back) => Event::Back(back),
                 // A task that panicked: its asker times out or asks again.
@@ -159,10 +164,15 @@ impl LeaderLoop {
                 self.tasks.candidate = Some(began.term);
                 self.try_lead()?;
             }
+            Event::Changed => self.changed()?,
             Event::Ended(ended) => self.ended(ended)?,
             Event::Back(Back::Fetched(id, result)) => self.delivery.fetched(id, result, self.now()),
             Event::Back(Back::DeadLettered(group, offset, result)) => {
                 self.delivery.dead_lettered(&group, offset, result, self.now());
+            }
+            Event::Back(Back::Purgeable(index)) => {
+                // Once: what is durable meanwhile is for the next time.
+                self.group.purge_to(index).await.map_err(|e| e.to_string())?;
             }
             Event::Back(Back::Flushed(result)) => {
                 self.tasks.is_flushing = false;
@@ -239,6 +249,7 @@ impl LeaderLoop {
         self.delivery.drain(self.now(), &mut Vec::new());
         self.shared.tails.wake_all();
         self.tasks.away.shutdown().await;
-        tracing::info!(group = %self.shared.group, prefix = %self.shared.prefix, "shard stopped: {reason}");
+        self.shared.outgoing.clear();
+        tracing::info!(group = %self.shared.group, prefix = %self.shared.prefix(), "shard stopped: {reason}");
     }
 }

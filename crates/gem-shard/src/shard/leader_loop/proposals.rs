@@ -1,14 +1,20 @@
 //! Proposals: from what waits to entries, and from entries that ended to answers.
 
+use std::time::Duration;
+
 use gem_store::StoreError;
 use gem_types::{Error, Offset, Result};
 use openraft::errors::ClientWriteError;
 
 use super::{Back, LeaderLoop};
+
 use crate::leader::proposer::{Landed, Purpose};
 use crate::machine::Outcome;
 use crate::raft::state_machine::lock;
 use crate::raft::types::Ended;
+
+/// How long a virtual snapshot may take.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
 
 impl LeaderLoop {
     /// Makes entries of what waits, as long as another may fly.
@@ -132,7 +138,19 @@ impl LeaderLoop {
     }
 
     pub(super) async fn purge_log(&mut self) -> std::result::Result<(), String> {
-        self.group.purge().await.map_err(|e| e.to_string())
+        // A replica that takes in a snapshot goes on from there with the log: held for it, as long
+        // as the journal has room.
+        if self.shared.outgoing.is_busy() && self.shared.journal.room().publish_ok {
+            return Ok(());
+        }
+        if let Some(index) = self.group.purge().await.map_err(|e| e.to_string())? {
+            let group = self.group.clone();
+            self.tasks.away.spawn(async move {
+                group.snapshot_at(index, SNAPSHOT_WAIT).await;
+                Back::Purgeable(index)
+            });
+        }
+        Ok(())
     }
 }
 
