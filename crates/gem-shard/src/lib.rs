@@ -17,6 +17,7 @@ pub mod entry;
 pub mod leader;
 pub mod log;
 pub mod machine;
+pub(crate) mod parts;
 pub mod raft;
 pub mod shard;
 pub mod snapshot;

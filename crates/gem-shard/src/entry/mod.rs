@@ -239,16 +239,9 @@ impl Entry {
     /// The encoded payload in parts, to be written one after another: the first holds the head,
     /// the others are the batches' own buffers.
     pub fn encode(&self) -> Vec<Bytes> {
-        let mut head = Writer::new();
-        head.i64(self.now_ms).u64(self.commands.len() as u64);
         let mut parts = vec![Bytes::new()];
-        for command in &self.commands {
-            commands::put(&mut head, command);
-            if let Command::Append(append) = command {
-                parts.extend(append.batch.parts());
-            }
-        }
-        let head = head.finish();
+        parts.extend(self.batches().flat_map(RecordBatch::parts));
+        let head = self.encode_head();
         let mut first = Vec::with_capacity(FRAME_LEN + head.len());
         first.extend([VERSION, ENTRY]);
         // A head never nears 4 GiB: an entry is bounded by the proposer to some megabytes.
@@ -260,23 +253,51 @@ impl Entry {
 
     /// Reads an entry; see [`Payload::decode`].
     pub fn decode(bytes: Bytes) -> Result<Entry, Malformed> {
-        let (mut head, mut at) = frame(&bytes)?;
+        let (head, mut at) = frame(&bytes)?;
+        let entry = Entry::decode_head(head, |length| {
+            let end = at.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(Malformed("entry's batch"))?;
+            let batch = RecordBatch::open(bytes.slice(at..end)).map_err(|_| Malformed("entry's batch"))?;
+            at = end;
+            Ok(batch)
+        })?;
+        if at != bytes.len() {
+            return Err(Malformed("entry: bytes follow the last batch"));
+        }
+        Ok(entry)
+    }
+
+    /// The batches, in order.
+    pub(crate) fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.commands.iter().filter_map(|command| match command {
+            Command::Append(append) => Some(&append.batch),
+            _ => None,
+        })
+    }
+
+    /// The head alone: time and commands, without the batches.
+    pub(crate) fn encode_head(&self) -> Vec<u8> {
+        let mut head = Writer::new();
+        head.i64(self.now_ms).u64(self.commands.len() as u64);
+        for command in &self.commands {
+            commands::put(&mut head, command);
+        }
+        head.finish()
+    }
+
+    /// Reads what [`encode_head`](Self::encode_head) wrote; `batch` gives the next batch, which
+    /// has so many bytes.
+    pub(crate) fn decode_head(
+        mut head: Reader<'_>,
+        mut batch: impl FnMut(usize) -> Result<RecordBatch, Malformed>,
+    ) -> Result<Entry, Malformed> {
         let now_ms = head.i64()?;
         let count = head.count(2)?;
         // A command is some ten times larger in memory than its shortest encoding.
         let mut commands = Vec::with_capacity(count.min(1024));
         for _ in 0..count {
-            commands.push(commands::take(&mut head, |length| {
-                let end = at.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(Malformed("entry's batch"))?;
-                let batch = RecordBatch::open(bytes.slice(at..end)).map_err(|_| Malformed("entry's batch"))?;
-                at = end;
-                Ok(batch)
-            })?);
+            commands.push(commands::take(&mut head, &mut batch)?);
         }
         head.end()?;
-        if at != bytes.len() {
-            return Err(Malformed("entry: bytes follow the last batch"));
-        }
         Ok(Entry { now_ms, commands })
     }
 }

@@ -7,3 +7,4 @@ mod sizes;
 pub mod state_machine;
 pub mod transport;
 pub mod types;
+pub mod wire;

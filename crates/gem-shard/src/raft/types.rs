@@ -284,9 +284,12 @@ fn get_replicas(bytes: &mut Bytes) -> Result<BTreeSet<ReplicaId>, String> {
     Ok(replicas)
 }
 
+/// The bytes of an encoded vote.
+pub(crate) const VOTE_LEN: usize = 8 + REPLICA_LEN + 1;
+
 /// A vote: term u64, replica, committed u8.
 pub fn encode_vote(vote: &Vote) -> Bytes {
-    let mut out = BytesMut::with_capacity(8 + REPLICA_LEN + 1);
+    let mut out = BytesMut::with_capacity(VOTE_LEN);
     out.put_u64_le(vote.leader_id.term);
     out.put_slice(&vote.leader_id.voted_for.node.0);
     out.put_u64_le(vote.leader_id.voted_for.incarnation.0);
@@ -296,7 +299,7 @@ pub fn encode_vote(vote: &Vote) -> Bytes {
 
 /// Reads back what [`encode_vote`] wrote.
 pub fn decode_vote(mut bytes: &[u8]) -> Result<Vote, String> {
-    if bytes.len() != 8 + REPLICA_LEN + 1 {
+    if bytes.len() != VOTE_LEN {
         return Err(format!("a vote of {} bytes", bytes.len()));
     }
     let term = bytes.get_u64_le();

@@ -65,15 +65,20 @@ impl Head {
     /// Reads the head of `batch`, which must be one whole batch and nothing more. Checks what
     /// the head says of itself (length, magic, codec, counts), not the checksum.
     pub fn read(batch: &[u8]) -> Result<Head, BatchError> {
-        let Some(head) = batch.first_chunk::<HEAD_LEN>() else {
-            return Err(BatchError::Short { have: batch.len(), need: HEAD_LEN });
-        };
+        match batch.first_chunk::<HEAD_LEN>() {
+            Some(head) => Head::of(head, batch.len()),
+            None => Err(BatchError::Short { have: batch.len(), need: HEAD_LEN }),
+        }
+    }
+
+    /// As [`read`](Self::read), of a batch of `batch_len` bytes whose records lie elsewhere.
+    pub fn of(head: &[u8; HEAD_LEN], batch_len: usize) -> Result<Head, BatchError> {
         if head[16] != MAGIC {
             return Err(BatchError::Magic(head[16] as i8));
         }
         let length = i32::from_be_bytes(field(head, 8));
-        if usize::try_from(length).ok().and_then(|length| length.checked_add(COUNTED_AT)) != Some(batch.len()) {
-            return Err(BatchError::Length { said: length, have: batch.len() });
+        if usize::try_from(length).ok().and_then(|length| length.checked_add(COUNTED_AT)) != Some(batch_len) {
+            return Err(BatchError::Length { said: length, have: batch_len });
         }
         let head = Head {
             base_offset: i64::from_be_bytes(field(head, 0)),

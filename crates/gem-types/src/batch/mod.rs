@@ -14,6 +14,7 @@
 //! - The checksum of a batch in memory is right at every moment: whatever changes the head
 //!   updates it.
 
+mod carry;
 mod codec;
 mod crc;
 mod cut;
