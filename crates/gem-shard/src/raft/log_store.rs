@@ -14,6 +14,7 @@ use gem_store::journal::{Journal, JournalOp, LogPos};
 use gem_types::{GroupId, ReplicaId};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
+use tokio::sync::watch;
 
 use super::cache::EntryCache;
 use super::sizes::Sizes;
@@ -27,6 +28,14 @@ pub struct LogStore {
     /// The most bytes that one read for a lagging replica returns (one entry at least).
     read_bytes: usize,
     inner: Arc<Mutex<Inner>>,
+    flushed: Arc<watch::Sender<Flushed>>,
+}
+
+/// How far the log is flushed here.
+#[derive(Clone, Copy, Debug)]
+struct Flushed {
+    index: u64,
+    has_failed: bool,
 }
 
 struct Inner {
@@ -63,8 +72,9 @@ impl LogStore {
         let committed = marks.committed.map(from_pos);
         let last = marks.last.map(from_pos).max(purged);
         let cache = EntryCache::new(bytes_kept, applied);
+        let flushed = watch::Sender::new(Flushed { index: last.map_or(0, |id| id.index), has_failed: false });
         let inner = Inner { cache, vote, purged, last, committed, sizes: Sizes::default() };
-        Ok(LogStore { group, journal, read_bytes: READ_BYTES, inner: Arc::new(Mutex::new(inner)) })
+        Ok(LogStore { group, journal, read_bytes: READ_BYTES, inner: Arc::new(Mutex::new(inner)), flushed: Arc::new(flushed) })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -88,6 +98,17 @@ impl LogStore {
         self.inner().cache.applied(index);
     }
 
+    /// Waits until the entry at `index` is flushed here. Others may have made it committed before:
+    /// but nothing is applied that a power cut could take from the log.
+    pub async fn flushed(&self, index: u64) -> io::Result<()> {
+        let mut flushed = self.flushed.subscribe();
+        let reached = flushed.wait_for(|flushed| flushed.has_failed || flushed.index >= index).await;
+        match reached {
+            Ok(flushed) if !flushed.has_failed => Ok(()),
+            _ => Err(io::Error::other("the journal has failed: nothing more is applied")),
+        }
+    }
+
     /// A snapshot took the place of all up to `id`.
     pub fn installed(&self, id: LogId) {
         let mut inner = self.inner();
@@ -96,6 +117,8 @@ impl LogStore {
         inner.purged = inner.purged.max(Some(id));
         inner.last = inner.last.max(Some(id));
         inner.sizes.clear();
+        drop(inner);
+        self.flushed.send_modify(|flushed| flushed.index = flushed.index.max(id.index));
     }
 
     /// The last entry behind which at least `bytes` of entries lie in the log; 0 where there is
@@ -223,7 +246,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 inner.last = Some(entry.log_id);
             }
         }
-        self.journal.submit(ops, Box::new(move |result| callback.io_completed(result.map_err(io::Error::other))));
+        let (flushed, last) = (self.flushed.clone(), self.inner().last.map_or(0, |id| id.index));
+        let done = move |result: Result<(), gem_store::StoreError>| {
+            flushed.send_modify(|flushed| match &result {
+                Ok(()) => flushed.index = flushed.index.max(last),
+                Err(_) => flushed.has_failed = true,
+            });
+            callback.io_completed(result.map_err(io::Error::other));
+        };
+        self.journal.submit(ops, Box::new(done));
         Ok(())
     }
 
@@ -238,7 +269,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             after
         };
         let op = JournalOp::Truncate { group: self.group, after };
-        self.journal.write(vec![op]).await.map_err(io::Error::other)
+        self.journal.write(vec![op]).await.map_err(io::Error::other)?;
+        // Whatever was appended before it is flushed by now.
+        self.flushed.send_modify(|flushed| flushed.index = flushed.index.min(after.unwrap_or(0)));
+        Ok(())
     }
 
     async fn purge(&mut self, id: LogId) -> Result<(), io::Error> {

@@ -141,9 +141,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(entry) = entries.next().await {
             batch.push(entry?);
         }
-        let applied = self.apply_all(&batch)?;
         let Some((last, _)) = batch.last() else { return Ok(()) };
         let last = last.log_id.index;
+        self.log.flushed(last).await?;
+        let applied = self.apply_all(&batch)?;
         for ((entry, responder), applied) in batch.into_iter().zip(applied) {
             match &entry.payload {
                 EntryPayload::Normal(proposal) => {

@@ -25,6 +25,9 @@ use crate::snapshot::{Fetch, Fetched, Image, ImageSnapshot};
 /// A call's end.
 pub type Rpc<T> = BoxFuture<'static, Result<T, RPCError<TypeConfig>>>;
 
+/// How long entries may take to be flushed elsewhere. (openraft's own time is that of a heartbeat;
+/// a link that is gone ends its calls by itself.)
+const APPEND_WAIT: Duration = Duration::from_secs(10);
 /// Appends on their way to one replica at once: so many flushes overlap.
 const APPENDS_IN_FLIGHT: usize = 16;
 /// How long a replica may take to fetch a snapshot. What it has fetched by then it keeps.
@@ -214,7 +217,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        option: RPCOption,
+        _: RPCOption,
     ) -> BoxFuture<
         's,
         Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
@@ -222,8 +225,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let (transport, group, target, wait) = (self.transport.clone(), self.group, self.target, option.soft_ttl());
-        let send = Box::new(move |request| transport.append(group, target, request, wait));
+        let (transport, group, target) = (self.transport.clone(), self.group, self.target);
+        let send = Box::new(move |request| transport.append(group, target, request, APPEND_WAIT));
         let pipeline =
             Pipeline { input, in_flight: FuturesOrdered::new(), send, is_over: false, has_input: true };
         let answers: BoxStream<'s, _> = Box::pin(futures::stream::unfold(pipeline, Pipeline::next));

@@ -315,11 +315,11 @@ fn take_transfer_answer(head: &mut Reader<'_>) -> Result<TransferLeaderResponse<
     })
 }
 
-fn put_vote(head: &mut Writer, vote: &Vote) {
+pub(crate) fn put_vote(head: &mut Writer, vote: &Vote) {
     head.fixed(&encode_vote(vote));
 }
 
-fn take_vote(head: &mut Reader<'_>) -> Result<Vote, Malformed> {
+pub(crate) fn take_vote(head: &mut Reader<'_>) -> Result<Vote, Malformed> {
     decode_vote(head.take(VOTE_LEN)?).map_err(|_| head.malformed())
 }
 
@@ -334,11 +334,11 @@ fn take_log_id(head: &mut Reader<'_>) -> Result<Option<LogId>, Malformed> {
     Ok(if take_flag(head)? { Some(log_id(head.u64()?, head.u64()?)) } else { None })
 }
 
-fn put_replica(head: &mut Writer, replica: &ReplicaId) {
+pub(crate) fn put_replica(head: &mut Writer, replica: &ReplicaId) {
     head.fixed(&replica.node.0).fixed(&replica.incarnation.0.to_le_bytes());
 }
 
-fn take_replica(head: &mut Reader<'_>) -> Result<ReplicaId, Malformed> {
+pub(crate) fn take_replica(head: &mut Reader<'_>) -> Result<ReplicaId, Malformed> {
     let node = NodeId(head.fixed()?);
     Ok(ReplicaId { node, incarnation: Incarnation(u64::from_le_bytes(head.fixed()?)) })
 }

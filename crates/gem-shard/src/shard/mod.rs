@@ -15,6 +15,7 @@
 mod delivery;
 mod flush;
 mod gathering;
+mod appends;
 mod leader_loop;
 mod reads;
 mod replica;
@@ -124,6 +125,7 @@ pub struct Shard {
     purge: Arc<Notify>,
     replica: ReplicaId,
     transport: Arc<dyn Transport>,
+    appends: appends::Appends,
     /// One snapshot is taken in at a time.
     taking: tokio::sync::Mutex<()>,
     stop: watch::Sender<bool>,
@@ -229,6 +231,8 @@ impl Shard {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(leader_loop.run());
+        let (appends, queue) = appends::Appends::new();
+        tasks.spawn(queue.run(raft.clone()));
         // The log may lie behind what the last stop flushed.
         purge.notify_one();
         Ok(Arc::new(Shard {
@@ -238,6 +242,7 @@ impl Shard {
             purge,
             replica: deps.replica,
             transport: deps.transport,
+            appends,
             taking: tokio::sync::Mutex::new(()),
             stop,
             tasks: Mutex::new(tasks),
@@ -281,6 +286,7 @@ impl Shard {
     /// is the node's to close, after all shards.
     pub async fn close(&self) -> io::Result<()> {
         self.stop.send_replace(true);
+        self.appends.close();
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         let ended = async { while tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(CLOSE_WAIT, ended).await;

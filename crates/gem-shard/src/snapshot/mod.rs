@@ -20,6 +20,7 @@
 pub mod fetch;
 pub(crate) mod receive;
 pub mod send;
+pub mod wire;
 
 use std::fmt;
 use std::io;

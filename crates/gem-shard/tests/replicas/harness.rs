@@ -161,6 +161,9 @@ pub async fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 
 impl Mesh {
     pub fn new(nodes: usize) -> Mesh {
+        // `RUST_LOG=openraft=debug` shows what a failing test went through.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().without_time().try_init();
         let node = |_| Node { disk: SimDisk::new(), stores: ModelStores::new(), running: None };
         Mesh {
             clock: Arc::new(PausedClock(Instant::now())),
@@ -314,11 +317,9 @@ impl Mesh {
     /// Waits until all that run have applied the same.
     pub async fn caught_up(&self) {
         let running = self.running();
-        let looked = std::cell::Cell::new(0);
         wait_for("equal replicas", || {
             let views: Vec<_> = running.iter().map(|node| self.shard(*node).view()).collect();
-            looked.set(looked.get() + 1);
-            if looked.get() % 1000 == 0 { println!("{views:#?}"); }
+
             let last = views.iter().map(|view| view.last).max().unwrap_or(0);
             views.iter().all(|view| view.applied == last && !view.is_changing)
         })
