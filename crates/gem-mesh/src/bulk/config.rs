@@ -88,7 +88,7 @@ impl Default for BulkLimits {
         BulkLimits {
             links: 2,
             window_bytes: 16 << 20,
-            queue_bytes: 64 << 20,
+            queue_bytes: 128 << 20,
             queue_calls: 65_536,
             answer_bytes: 64 << 20,
             calls: 4096,

@@ -365,4 +365,4 @@ fn get_head(body: &mut &[u8], kind: u8) -> Result<Head, FrameError> {
 
 #[cfg(test)]
 #[path = "tests/frame.rs"]
-mod tests;
+pub(in crate::bulk) mod tests;

@@ -56,13 +56,19 @@ pub(super) async fn as_dialler(stream: &mut Tls, own: &Introduction, peer: NodeI
     check(own, &theirs, proof(own, LISTENER, own.node, peer, &keys))
 }
 
-/// Says hello to `peer`, who dialled this node.
-pub(super) async fn as_listener(stream: &mut Tls, own: &Introduction, peer: NodeId) -> Result<Terms, LinkError> {
+/// Says hello to `peer`, who dialled this node, if `admit` lets it in.
+pub(super) async fn as_listener<T>(
+    stream: &mut Tls,
+    own: &Introduction,
+    peer: NodeId,
+    admit: impl FnOnce() -> Result<T, LinkError>,
+) -> Result<(Terms, T), LinkError> {
     let keys = exported(stream)?;
     let theirs = hear(stream).await?;
     let terms = check(own, &theirs, proof(own, DIALLER, peer, own.node, &keys))?;
+    let admitted = admit()?;
     say(stream, own, proof(own, LISTENER, peer, own.node, &keys)).await?;
-    Ok(terms)
+    Ok((terms, admitted))
 }
 
 /// Tells the other side why the link ends. It may have gone: nothing depends on it.
@@ -139,4 +145,15 @@ async fn hear(stream: &mut Tls) -> Result<Hello, LinkError> {
             return Err(LinkError::Closed);
         }
     }
+}
+
+/// The proof that `own` gives to `listener` on `stream`, for tests that replay it.
+#[cfg(test)]
+pub(super) fn recorded_proof(
+    stream: &tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
+    own: &Introduction,
+    listener: NodeId,
+) -> [u8; 32] {
+    let keys = stream.get_ref().1.export_keying_material([0; 32], EXPORT_LABEL, None).unwrap();
+    proof(own, DIALLER, own.node, listener, &keys).finalize().into_bytes().into()
 }

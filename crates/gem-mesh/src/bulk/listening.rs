@@ -60,10 +60,10 @@ pub(super) async fn listen(shared: Arc<Shared>, answers: Arc<dyn Answers>, liste
         };
         let (shared, answers, tls, held) = (Arc::clone(&shared), Arc::clone(&answers), tls.clone(), Arc::clone(&held));
         links.spawn(async move {
-            let welcomed = welcome(&shared, tls, socket).await;
+            let welcomed = welcome(&shared, &held, tls, socket).await;
             drop(handshake);
             match welcomed {
-                Ok((stream, from, terms)) => take(&shared, &answers, &held, stream, from, terms).await,
+                Ok((stream, terms, holding)) => serve(&shared, &answers, stream, terms, holding).await,
                 Err(why) => {
                     add(&shared.counting.refused, 1);
                     report(address, &why);
@@ -79,20 +79,30 @@ pub(super) async fn listen(shared: Arc<Shared>, answers: Arc<dyn Answers>, liste
 /// A stranger's noise is not worth a warning each time; a node that means this mesh is.
 fn report(address: SocketAddr, why: &LinkError) {
     match why {
-        LinkError::Version(_) | LinkError::OtherMesh | LinkError::OtherSecret | LinkError::Refused(_) => {
+        LinkError::Version(_)
+        | LinkError::OtherMesh
+        | LinkError::OtherSecret
+        | LinkError::TooManyLinks
+        | LinkError::Refused(_) => {
             warn!(%address, "bulk link refused: {why}");
         }
         _ => debug!(%address, "bulk link not made: {why}"),
     }
 }
 
-async fn welcome(shared: &Shared, tls: TlsAcceptor, socket: TcpStream) -> Result<(Tls, NodeId, Terms), LinkError> {
+async fn welcome<'a>(
+    shared: &Shared,
+    held: &'a Held,
+    tls: TlsAcceptor,
+    socket: TcpStream,
+) -> Result<(Tls, Terms, Holding<'a>), LinkError> {
     let wait = shared.limits.hello_wait;
     let handshake = async {
         let mut stream: Tls = TlsStream::Server(tls.accept(stream::buffered(socket)?).await?);
         let from = hello::peer_of(&stream)?;
-        match hello::as_listener(&mut stream, &shared.own, from).await {
-            Ok(terms) => Ok((stream, from, terms)),
+        let admit = || Holding::new(held, from, shared).ok_or(LinkError::TooManyLinks);
+        match hello::as_listener(&mut stream, &shared.own, from, admit).await {
+            Ok((terms, holding)) => Ok((stream, terms, holding)),
             Err(why) => {
                 hello::refuse(&mut stream, &why).await;
                 Err(why)
@@ -105,14 +115,8 @@ async fn welcome(shared: &Shared, tls: TlsAcceptor, socket: TcpStream) -> Result
     }
 }
 
-async fn take(shared: &Shared, answers: &Arc<dyn Answers>, held: &Held, mut stream: Tls, from: NodeId, terms: Terms) {
-    let Some(_held) = Holding::new(held, from, shared) else {
-        add(&shared.counting.refused, 1);
-        warn!(%from, "bulk link refused: {}", LinkError::TooManyLinks);
-        let farewell = hello::refuse(&mut stream, &LinkError::TooManyLinks);
-        let _ = tokio::time::timeout(shared.limits.hello_wait, farewell).await;
-        return;
-    };
+async fn serve(shared: &Shared, answers: &Arc<dyn Answers>, stream: Tls, terms: Terms, holding: Holding<'_>) {
+    let from = holding.from;
     debug!(%from, "bulk link taken");
     match answering::serve(shared, answers, from, stream, terms).await {
         why @ (LinkError::Stopping | LinkError::Closed) => debug!(%from, "bulk link ended: {why}"),

@@ -90,7 +90,8 @@ impl Bulk {
     /// Tells the address that it listens on.
     ///
     /// # Errors
-    /// The address can't be bound, or no certificate be made.
+    /// The address can't be bound, no certificate be made, or the join secret is empty: everybody
+    /// would know it.
     #[expect(clippy::disallowed_methods, reason = "bulk links own sockets: the simulator replaces the whole plane")]
     pub async fn bind(
         config: BulkConfig,
@@ -98,6 +99,9 @@ impl Bulk {
         answers: Arc<dyn Answers>,
         random: Arc<dyn Random>,
     ) -> io::Result<(Bulk, SocketAddr)> {
+        if config.secret.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the join secret is empty: give the mesh one"));
+        }
         let limits = config.limits.clone().usable();
         let credentials = Credentials::new(&config.key).map_err(io::Error::other)?;
         let tls = TlsAcceptor::from(credentials.listen().map_err(io::Error::other)?);

@@ -28,6 +28,8 @@ const READ_BYTES: usize = 128 << 10;
 pub(super) const WRITE_BYTES: usize = 256 << 10;
 /// Slices that one write takes.
 const SLICES_MAX: usize = 64;
+/// Bytes after which a loop that always finds something to do lets the other one run.
+const TURN_BYTES: usize = 512 << 10;
 /// Records that one turn of the reading loop decrypts before it hands them on.
 const RECORDS_MAX: usize = 16;
 
@@ -142,6 +144,7 @@ pub(super) async fn read_loop(
     let alarm = tokio::time::sleep(silence);
     tokio::pin!(alarm);
     let mut heard = Instant::now();
+    let mut turn = 0;
     loop {
         // The alarm is set anew only when it rings: reading costs no timer.
         let read = tokio::select! {
@@ -164,7 +167,10 @@ pub(super) async fn read_loop(
         }
         match read {
             Ok(0) => return LinkError::Closed,
-            Ok(bytes) => add(&counting.bytes_in, bytes as u64),
+            Ok(bytes) => {
+                add(&counting.bytes_in, bytes as u64);
+                rest(&mut turn, bytes).await;
+            }
             Err(error) => return error,
         }
     }
@@ -178,6 +184,7 @@ pub(super) async fn write_loop(
     counting: &Counting,
     mut fill: impl FnMut(&mut Output),
 ) -> LinkError {
+    let mut turn = 0;
     loop {
         fill(output);
         if output.slices.is_empty() {
@@ -192,6 +199,16 @@ pub(super) async fn write_loop(
         if let Err(error) = connection.write(output).await {
             return error.into();
         }
+        rest(&mut turn, output.len()).await;
         output.written();
+    }
+}
+
+/// Yields when `turn` is over.
+async fn rest(turn: &mut usize, bytes: usize) {
+    *turn += bytes;
+    if *turn >= TURN_BYTES {
+        *turn = 0;
+        tokio::task::yield_now().await;
     }
 }

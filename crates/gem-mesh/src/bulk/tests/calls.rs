@@ -98,7 +98,7 @@ async fn a_small_call_does_not_wait_for_a_large_one() {
     let large = Parcel::new(SILENT, vec![1; PARCEL_BYTES_MAX]);
     let large = a.bulk.call(b.id, 1, large, WAIT);
     let small = a.bulk.call(b.id, 2, Parcel::new(ECHO, &b"small"[..]), WAIT).await;
-    assert!(small.is_ok());
+    assert!(small.is_ok(), "{small:?}");
     assert_eq!(b.desk.silent.load(Ordering::SeqCst), 0, "the large one came first");
     large.await.unwrap();
     assert_eq!(b.desk.silent.load(Ordering::SeqCst), 1);
