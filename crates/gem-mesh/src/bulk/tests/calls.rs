@@ -107,12 +107,13 @@ async fn a_small_call_does_not_wait_for_a_large_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_ends_at_its_deadline_and_its_future_is_dropped_over_there() {
     let (a, b) = pair().await;
+    a.call(&b, ECHO, b"warm").await.unwrap();
     let started = Instant::now();
-    let wait = Duration::from_millis(100);
+    let wait = Duration::from_millis(300);
     let answer = a.bulk.call(b.id, 0, Parcel::new(NEVER, &b"?"[..]), wait).await;
     assert!(matches!(&answer, Err(CallError::Lost { to, .. }) if *to == b.id), "{answer:?}");
-    assert!(started.elapsed() >= wait && started.elapsed() < Duration::from_secs(5));
-    until("the future ends", || b.desk.dropped.load(Ordering::SeqCst) == 1).await;
+    assert!(started.elapsed() >= wait && started.elapsed() < WAIT / 2);
+    until("the future ends", || b.desk.dropped.load(Ordering::SeqCst) == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::world::*;
 use crate::bulk::BulkConfig;
-use crate::seams::{CallError, Calls, Parcel};
+use crate::seams::{CallError, Calls, PARCEL_BYTES_MAX, Parcel};
 
 /// Small bounds, one link, a short silence.
 fn narrow(number: u8) -> BulkConfig {
@@ -162,6 +162,31 @@ async fn a_frozen_peer_is_dropped_and_holds_little() {
     until_answered(&a, &b).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_cancelled_half_sent_gives_its_window_back() {
+    let book = Arc::new(Book::default());
+    let mut one_link = config(1);
+    one_link.limits.links = 1;
+    let (a, b) = (node_with(&book, one_link).await, node_with(&book, config(2)).await);
+    let frozen = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (address, _proxy) = proxy(b.address, Arc::clone(&frozen)).await;
+    book.set(b.id, address);
+    a.call(&b, ECHO, b"warm").await.unwrap();
+    // Far more than the sockets' buffers hold, and half the window each.
+    let large = Parcel::new(SILENT, vec![1; PARCEL_BYTES_MAX]);
+    for lane in 1..=3 {
+        frozen.store(true, Ordering::SeqCst);
+        let before = a.bulk.counters().bytes_out;
+        let calls = [0, 10].map(|more| a.bulk.call(b.id, lane + more, large.clone(), WAIT));
+        until("a part is sent", || a.bulk.counters().bytes_out > before + (1 << 20)).await;
+        drop(calls);
+        frozen.store(false, Ordering::SeqCst);
+        a.call(&b, ECHO, b"and then").await.unwrap();
+    }
+    assert_eq!((b.desk.silent.load(Ordering::SeqCst), a.bulk.counters().links_dialled), (0, 1));
+    assert_eq!(b.bulk.counters().answers, 4);
+}
+
 /// Calls until it is answered: each call ends at once or tries anew.
 async fn until_answered(a: &Node, b: &Node) {
     let deadline = Instant::now() + WAIT;
@@ -199,7 +224,8 @@ async fn a_peer_that_stops_loses_the_call_and_comes_back_at_its_port() {
     assert!(is_unreachable(&answer), "nobody listens: {answer:?}");
     let mut again = config(2);
     again.listen = b.address;
-    let _b = node_with(&book, again).await;
+    // Another test's connection may hold the port for a moment.
+    let _b = node_with_retry(&book, again).await;
     until_answered(&a, &b).await;
 }
 

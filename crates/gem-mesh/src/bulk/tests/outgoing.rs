@@ -45,6 +45,17 @@ fn a_lane_waits_for_its_large_one_and_others_pass() {
 }
 
 #[test]
+fn a_lane_waits_for_one_that_began_before_the_next_was_added() {
+    let mut outgoing = outgoing(10_000);
+    outgoing.parcel(1, 7, Purpose::Answer, parcel(1000));
+    assert_eq!(begun(&round(&mut outgoing, 150, 9)), [1]);
+    outgoing.parcel(2, 7, Purpose::Answer, parcel(1));
+    let frames = round(&mut outgoing, usize::MAX, 9);
+    let last = frames.iter().rposition(|frame| matches!(frame, Frame::Data { id: 1, .. })).unwrap();
+    assert!(frames.iter().position(|frame| matches!(frame, Frame::Answer { id: 2, .. })).unwrap() > last);
+}
+
+#[test]
 fn nothing_begins_beyond_window_or_calls_and_what_has_begun_goes_on() {
     let mut outgoing = outgoing(1000);
     for id in 1..=4 {

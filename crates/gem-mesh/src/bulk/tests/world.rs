@@ -135,13 +135,29 @@ pub(super) fn config(number: u8) -> BulkConfig {
 }
 
 pub(super) async fn node_with(book: &Arc<Book>, config: BulkConfig) -> Node {
+    try_node(book, config).await.unwrap()
+}
+
+/// As long as the port is taken.
+pub(super) async fn node_with_retry(book: &Arc<Book>, config: BulkConfig) -> Node {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        match try_node(book, config.clone()).await {
+            Ok(node) => return node,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn try_node(book: &Arc<Book>, config: BulkConfig) -> std::io::Result<Node> {
     let id = config.node();
     let desk = Arc::new(Desk::new());
     let answers = Arc::new(Clerk(Arc::clone(&desk)));
-    let (bulk, address) =
-        Bulk::bind(config, Arc::clone(book) as Arc<dyn Addresses>, answers, Arc::new(OsRandom)).await.unwrap();
+    let addresses = Arc::clone(book) as Arc<dyn Addresses>;
+    let (bulk, address) = Bulk::bind(config, addresses, answers, Arc::new(OsRandom)).await?;
     book.set(id, address);
-    Node { id, bulk, address, desk }
+    Ok(Node { id, bulk, address, desk })
 }
 
 pub(super) async fn pair() -> (Node, Node) {
