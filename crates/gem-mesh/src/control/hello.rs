@@ -184,7 +184,8 @@ impl Terms {
     }
 
     fn mac(&self, side: Side, secret: &Secret) -> Hmac<Sha256> {
-        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.bytes()).expect("HMAC takes a key of any length");
+        let mut mac =
+            <Hmac<Sha256> as KeyInit>::new_from_slice(secret.bytes()).expect("HMAC takes a key of any length");
         mac.update(b"gem hello\0");
         // The one field of no fixed length is ended by a byte that it doesn't contain.
         mac.update(self.protocol.as_bytes());

@@ -99,6 +99,7 @@ impl Outboxes {
     pub(super) fn attach(&self, node: NodeId) -> Arc<Notify> {
         let notify = Arc::new(Notify::new());
         let mut queues = self.lock();
+        queues.wanted.retain(|other| *other != node);
         let queue = queues.by_node.entry(node).or_default();
         queue.link = Some(notify.clone());
         queue.is_wanted = false;
