@@ -237,7 +237,7 @@ mod tests {
         let (memory, addresses) = (Memory::default(), Addresses::default());
         let keeper = Keeper::new(Box::new(memory.clone()));
         assert!(!keeper.save(&addresses).unwrap(), "nobody is known");
-        [1, 2].map(|number| addresses.learn_known(known(number)));
+        [1, 2].into_iter().for_each(|number| addresses.learn_known(known(number)));
         assert!(keeper.save(&addresses).unwrap());
         addresses.learn_known(known(1));
         assert!(!keeper.save(&addresses).unwrap(), "the order alone is no news");

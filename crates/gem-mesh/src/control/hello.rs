@@ -251,8 +251,8 @@ mod tests {
 
         #[test]
         fn a_proof_holds_for_its_terms_alone(
-            (mesh, asker, answerer): ([u8; 16], [u8; 32], [u8; 32]),
-            (asker_nonce, answerer_nonce): (Nonce, Nonce),
+            (mesh, asker, answerer) in any::<([u8; 16], [u8; 32], [u8; 32])>(),
+            (asker_nonce, answerer_nonce) in any::<(Nonce, Nonce)>(),
             field in 0..7usize,
             bit in 0..128usize,
         ) {

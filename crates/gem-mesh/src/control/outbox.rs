@@ -111,7 +111,9 @@ impl Outboxes {
     pub(super) fn detach(&self, node: NodeId) {
         let mut queues = self.lock();
         let Some(queue) = queues.by_node.get_mut(&node) else { return };
-        queue.link = None;
+        if queue.link.take().is_none() {
+            return;
+        }
         if queue.messages.is_empty() {
             queues.by_node.remove(&node);
         } else {

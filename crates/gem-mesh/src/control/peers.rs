@@ -402,7 +402,8 @@ mod tests {
         #[test]
         fn one_attempt_at_a_time(steps in steps()) {
             let (mut peers, mut now) = start();
-            let (mut open, mut next, mut dialling, mut stream) = (Vec::new(), 0u32, false, None);
+            let (mut open, mut next, mut dialling) = (Vec::new(), 0u32, false);
+            let mut stream: Option<(u32, bool)> = None;
             let mut waits = false;
             for step in steps {
                 match step {
