@@ -4,71 +4,35 @@
 //! carries at most one control stream and one join in from the other side; a connection whose other
 //! end has not proved itself in [`STRANGER_WAIT`] is closed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use gem_types::seams::Random;
-use gem_types::{MeshId, NodeId};
+use gem_types::NodeId;
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, Stream, StreamProtocol, SwarmEvent};
 use libp2p::{Swarm, identify, ping};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use super::addresses::Addresses;
-use super::handshake::{Hello, HelloError, refuse_busy};
+use super::context::{CONTROL, Context};
+use super::handshake::{HelloError, refuse_busy};
 use super::hello::Refusal;
 use super::identity::{multiaddr, node_at, peer_of, socket_address};
-use super::joined::{self, Hosts, JOIN};
+use super::joined::{self, JOIN};
 use super::link::{self, SendEnd};
-use super::outbox::Outboxes;
 use super::peers::{Action, Ending, Peers};
-use super::secret::Secret;
 use super::streams::{self, OpenError, What};
 use super::swarm::{Behaviour, BehaviourEvent, dial_reason};
-use crate::seams::Hears;
 
-/// The stream protocol of control messages.
-const CONTROL: &str = "/gem/control/1";
 /// How long a connection may last without a proof.
 const STRANGER_WAIT: Duration = Duration::from_secs(15);
 /// How often connections are looked through for strangers.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// The protocols that a member takes in.
-pub(super) fn accepts() -> [StreamProtocol; 2] {
-    [StreamProtocol::new(CONTROL), StreamProtocol::new(JOIN)]
-}
-
-/// What the plane, its driver and its tasks share.
-pub(super) struct Context {
-    pub(super) me: NodeId,
-    pub(super) mesh: MeshId,
-    pub(super) secret: Secret,
-    pub(super) random: Arc<dyn Random>,
-    pub(super) addresses: Arc<Addresses>,
-    pub(super) hears: Arc<dyn Hears>,
-    pub(super) hosts: Arc<dyn Hosts>,
-    pub(super) outboxes: Outboxes,
-    /// Proved streams by node: only the driver changes it, at most two a connection.
-    pub(super) proved: Mutex<BTreeMap<NodeId, u32>>,
-    pub(super) stop: CancellationToken,
-}
-
-impl Context {
-    fn hello(&self, protocol: &'static str, them: NodeId) -> Hello<'_> {
-        let mut nonce = [0; 32];
-        self.random.fill(&mut nonce);
-        let mesh = (protocol == CONTROL).then_some(self.mesh);
-        Hello { protocol, me: self.me, them, mesh, secret: &self.secret, nonce }
-    }
-}
 
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
@@ -305,7 +269,7 @@ impl Driver {
                 self.on_proved(node, connection);
                 if self.peers.link_up(node, connection, Instant::now()) {
                     self.links += 1;
-                    self.count_proved(node, 1);
+                    self.context.count_proved(node, 1);
                     let pushed = self.context.outboxes.attach(node);
                     self.run_task(node, connection, move |context| async move {
                         Ended::Sent(link::send(stream, node, &context.outboxes, &pushed, &context.stop).await)
@@ -325,7 +289,7 @@ impl Driver {
             Ended::Sent(end) => {
                 debug!(%node, "a control link ended: {end}");
                 self.links -= 1;
-                self.count_proved(node, -1);
+                self.context.count_proved(node, -1);
                 self.context.outboxes.detach(node);
                 if matches!(end, SendEnd::Stuck) {
                     self.swarm.close_connection(connection);
@@ -334,14 +298,14 @@ impl Driver {
             }
             Ended::Answered(Ok(stream)) => {
                 self.on_proved(node, connection);
-                self.count_proved(node, 1);
+                self.context.count_proved(node, 1);
                 self.run_task(node, connection, move |context| async move {
                     Ended::Heard(link::hear(stream, node, &*context.hears).await)
                 });
             }
             Ended::Heard(end) => {
                 debug!(%node, ?end, "nothing more is heard on a control stream");
-                self.count_proved(node, -1);
+                self.context.count_proved(node, -1);
                 self.free(connection, |state| &mut state.is_heard);
             }
             Ended::Answered(Err(error)) => {
@@ -414,14 +378,5 @@ impl Driver {
 
     fn link_ended(&mut self, node: NodeId, connection: ConnectionId, ending: Ending) {
         self.peers.link_ended(node, connection, ending, self.context.random.u64(), Instant::now());
-    }
-
-    fn count_proved(&self, node: NodeId, change: i32) {
-        let mut proved = self.context.proved.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = proved.entry(node).or_default();
-        *count = count.saturating_add_signed(change);
-        if *count == 0 {
-            proved.remove(&node);
-        }
     }
 }

@@ -135,3 +135,84 @@ impl NetworkBehaviour for Gate {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::core::ConnectedPoint;
+
+    struct Door {
+        gate: Gate,
+        next: usize,
+    }
+
+    impl Door {
+        fn comes(&mut self, peer: PeerId) -> Result<ConnectionId, ConnectionDenied> {
+            let (id, address) = (ConnectionId::new_unchecked(self.next), Multiaddr::empty());
+            self.next += 1;
+            self.gate.handle_pending_inbound_connection(id, &address, &address)?;
+            self.gate.handle_established_inbound_connection(id, peer, &address, &address)?;
+            let endpoint = ConnectedPoint::Listener { local_addr: address.clone(), send_back_addr: address };
+            self.gate.on_swarm_event(FromSwarm::ConnectionEstablished(ConnectionEstablished {
+                peer_id: peer,
+                connection_id: id,
+                endpoint: &endpoint,
+                failed_addresses: &[],
+                other_established: 0,
+            }));
+            Ok(id)
+        }
+
+        fn goes(&mut self, peer: PeerId, id: ConnectionId) {
+            let address = Multiaddr::empty();
+            let endpoint = ConnectedPoint::Listener { local_addr: address.clone(), send_back_addr: address };
+            self.gate.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
+                peer_id: peer,
+                connection_id: id,
+                endpoint: &endpoint,
+                cause: None,
+                remaining_established: 0,
+            }));
+        }
+    }
+
+    #[test]
+    fn strangers_fill_their_own_room_alone() {
+        let mut door = Door { gate: Gate::default(), next: 0 };
+        let members: Vec<_> = (0..STRANGERS_MAX).map(|_| PeerId::random()).collect();
+        for member in &members {
+            let id = door.comes(*member).unwrap();
+            door.gate.proved(id);
+        }
+        let stranger = PeerId::random();
+        let first = door.comes(stranger).unwrap();
+        assert!((1..STRANGERS_MAX).all(|_| door.comes(PeerId::random()).is_ok()));
+        assert!(door.comes(members[0]).is_err());
+        door.goes(stranger, first);
+        door.comes(members[0]).unwrap();
+        let (address, id) = (Multiaddr::empty(), ConnectionId::new_unchecked(usize::MAX));
+        let dialled =
+            door.gate.handle_established_outbound_connection(id, members[1], &address, Endpoint::Dialer, PortUse::New);
+        assert!(dialled.is_ok(), "whom this node dials is no stranger");
+    }
+
+    #[test]
+    fn one_node_has_a_few_connections() {
+        let (mut door, peer) = (Door { gate: Gate::default(), next: 0 }, PeerId::random());
+        let ids: Vec<_> = (0..PER_PEER_MAX).map(|_| door.comes(peer).unwrap()).collect();
+        assert!(door.comes(peer).is_err());
+        ids.into_iter().for_each(|id| door.goes(peer, id));
+        assert!(door.gate.by_peer.is_empty() && door.gate.strangers.is_empty() && door.gate.pending.is_empty());
+        assert_eq!(door.gate.connections, 0);
+        door.comes(peer).unwrap();
+    }
+
+    #[test]
+    fn unsecured_connections_are_few() {
+        let (mut gate, address) = (Gate::default(), Multiaddr::empty());
+        let mut comes =
+            |id| gate.handle_pending_inbound_connection(ConnectionId::new_unchecked(id), &address, &address);
+        assert!((0..PENDING_MAX).all(|id| comes(id).is_ok()));
+        assert!(comes(PENDING_MAX).is_err());
+    }
+}

@@ -28,9 +28,12 @@ mod link;
 mod gate;
 mod streams;
 mod swarm;
+mod context;
 mod driver;
 mod plane;
 mod join;
+#[cfg(test)]
+mod strangers;
 
 pub use addresses::{ADDRESSES_MAX, Addresses, Known};
 pub use book::{BOOK_BYTES_MAX, BOOK_MEMBERS_MAX, Book, BookError, Keeper, Keeps};

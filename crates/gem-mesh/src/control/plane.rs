@@ -9,6 +9,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use gem_types::seams::Random;
 use gem_types::{MeshId, NodeId};
+use libp2p::swarm::StreamProtocol;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -16,9 +17,10 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::addresses::Addresses;
-use super::driver::{Context, Driver, accepts};
+use super::context::{CONTROL, Context};
+use super::driver::Driver;
 use super::identity::node_of;
-use super::joined::Hosts;
+use super::joined::{Hosts, JOIN};
 use super::outbox::Outboxes;
 use super::secret::Secret;
 use super::swarm::{self, StartError};
@@ -59,7 +61,8 @@ impl ControlPlane {
         hosts: Arc<dyn Hosts>,
     ) -> Result<ControlPlane, StartError> {
         let connections = TaskTracker::new();
-        let mut swarm = swarm::build(&config.key, &accepts(), &connections)?;
+        let accepts = [StreamProtocol::new(CONTROL), StreamProtocol::new(JOIN)];
+        let mut swarm = swarm::build(&config.key, &accepts, &connections)?;
         let address = swarm::listen(&mut swarm, config.listen).await?;
         let context = Arc::new(Context {
             me: node_of(&config.key),
