@@ -57,6 +57,12 @@ struct Entry {
     confirmed: Duration,
 }
 
+/// Whether `descriptor` can be believed: its prefix is one, and its seats are not too many.
+pub fn is_sound(descriptor: &Descriptor) -> bool {
+    let prefix = descriptor.prefix;
+    descriptor.seats.len() <= SEATS_MAX && Prefix::new(prefix.first().0, prefix.length()) == Some(prefix)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Table {
@@ -90,10 +96,10 @@ impl Table {
     }
 
     /// Takes note of `descriptor` at `now`; returns whether it was news. Hearing the same again
-    /// confirms it. Refused are retired groups, more than [`SEATS_MAX`] seats, and, where the table
+    /// confirms it. Refused are retired groups, what is not sound, and, where the table
     /// is full of this node's own shards, all others.
     pub fn learn(&mut self, descriptor: Descriptor, now: Duration) -> bool {
-        if self.retired.contains_key(&descriptor.group) || descriptor.seats.len() > SEATS_MAX {
+        if self.retired.contains_key(&descriptor.group) || !is_sound(&descriptor) {
             return false;
         }
         let group = descriptor.group;
