@@ -8,8 +8,9 @@
 
 use gem_types::NodeId;
 
-/// The most doubt; waits are stretched by one more than the doubt.
-pub const DOUBT_MAX: u32 = 8;
+/// The most doubt; waits are stretched by one more than the doubt. Half of the paper's: when many
+/// nodes die at once, those that are left have to get through them.
+pub const DOUBT_MAX: u32 = 4;
 
 /// See the module.
 #[derive(Debug, Default)]
