@@ -11,8 +11,8 @@ use super::{Load, Member};
 use crate::directory::Descriptor;
 use crate::directory::table::{Rank, is_sound};
 
-/// The version that this node speaks: the first byte of every message.
-pub const VERSION: u8 = 1;
+/// The first byte of every message: 1 in the upper half for membership, the version in the lower.
+pub const VERSION: u8 = 0x11;
 
 /// A message between members.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
