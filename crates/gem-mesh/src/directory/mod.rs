@@ -5,6 +5,7 @@ pub mod descriptor;
 pub mod kademlia;
 pub mod key;
 pub mod record;
+pub mod routes;
 pub mod search;
 pub mod table;
 
@@ -17,4 +18,5 @@ pub use descriptor::{Descriptor, Seat};
 pub use kademlia::Kademlia;
 pub use key::Key;
 pub use record::Record;
+pub use routes::{Route, Routes};
 pub use table::Table;
