@@ -1,5 +1,16 @@
 //! Who lives, and how loaded they are.
 
 pub mod member;
+pub mod settings;
+pub mod swim;
+
+mod health;
+mod identity;
+mod roll;
+mod rumours;
+mod sync;
+mod wire;
 
 pub use member::{Load, Member};
+pub use settings::Settings;
+pub use swim::{Action, State, Swim};
