@@ -1,7 +1,7 @@
 //! One shard of a GEM mesh: a replicated log with topics, groups and deliveries.
 //!
 //! What it is: [`log`] is the waist that everything above speaks to; [`shard`] implements it on
-//! one replica. Beneath lie [`raft`] (the glue to openraft), [`machine`] (what the log
+//! one replica, [`remote`] on a way to a replica elsewhere. Beneath lie [`raft`] (the glue to openraft), [`machine`] (what the log
 //! determines), [`leader`] (what a leader judges and proposes) and [`dispatch`] (who gets which
 //! message until when).
 //!
@@ -19,6 +19,7 @@ pub mod log;
 pub mod machine;
 pub(crate) mod parts;
 pub mod raft;
+pub mod remote;
 pub mod shard;
 pub mod snapshot;
 

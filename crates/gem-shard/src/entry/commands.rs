@@ -50,22 +50,8 @@ pub(super) fn put(out: &mut Writer, command: &Command) {
 fn put_body(out: &mut Writer, command: &Command) -> u8 {
     match command {
         Command::Append(append) => {
-            out.fixed(&append.partition.0).u64(append.batch.len() as u64).u64(append.dedup.len() as u64);
-            for id in &append.dedup {
-                match id {
-                    Some(id) => out.u8(1).fixed(id),
-                    None => out.u8(0),
-                };
-            }
-            match &append.producer {
-                Some(producer) => {
-                    out.u8(1).i64(producer.producer.0).u64(producer.previous).u64(producer.settled);
-                    out.rising(producer.numbers.iter().copied());
-                }
-                None => {
-                    out.u8(0);
-                }
-            }
+            out.fixed(&append.partition.0).u64(append.batch.len() as u64);
+            put_origin(out, &append.dedup, append.producer.as_ref());
             APPEND
         }
         Command::Number(number) => {
@@ -143,14 +129,7 @@ fn take_body(
         APPEND => {
             let partition = body.partition()?;
             let batch = batch(batch_len(body)?)?;
-            let dedup = take_dedup(body)?;
-            let producer = take_producer(body)?;
-            let records = batch.count() as usize;
-            if !(dedup.is_empty() || dedup.len() == records)
-                || producer.as_ref().is_some_and(|producer| producer.numbers.len() != records)
-            {
-                return Err(body.malformed());
-            }
+            let (dedup, producer) = take_origin(body, batch.count() as usize)?;
             Command::Append(AppendBatch { partition, batch, dedup, producer })
         }
         NUMBER => {
@@ -190,6 +169,40 @@ fn batch_len(body: &mut Reader<'_>) -> Result<usize, Malformed> {
     usize::try_from(body.u64()?).map_err(|_| body.malformed())
 }
 
+/// Writes by what the records of an append are known again: clients' ids, a producer's numbers.
+pub(crate) fn put_origin(out: &mut Writer, dedup: &[Option<[u8; 16]>], producer: Option<&ProducerBatch>) {
+    out.u64(dedup.len() as u64);
+    for id in dedup {
+        match id {
+            Some(id) => out.u8(1).fixed(id),
+            None => out.u8(0),
+        };
+    }
+    match producer {
+        Some(producer) => {
+            out.u8(1).i64(producer.producer.0).u64(producer.previous).u64(producer.settled);
+            out.rising(producer.numbers.iter().copied());
+        }
+        None => {
+            out.u8(0);
+        }
+    }
+}
+
+/// What [`put_origin`] wrote of an append.
+type Origin = (Vec<Option<[u8; 16]>>, Option<ProducerBatch>);
+
+/// Reads what [`put_origin`] wrote of an append of `records` records.
+pub(crate) fn take_origin(body: &mut Reader<'_>, records: usize) -> Result<Origin, Malformed> {
+    let (dedup, producer) = (take_dedup(body)?, take_producer(body)?);
+    let fits = dedup.is_empty() || dedup.len() == records;
+    if fits && producer.as_ref().is_none_or(|producer| producer.numbers.len() == records) {
+        Ok((dedup, producer))
+    } else {
+        Err(body.malformed())
+    }
+}
+
 fn take_dedup(body: &mut Reader<'_>) -> Result<Vec<Option<[u8; 16]>>, Malformed> {
     let count = body.count(1)?;
     let mut dedup = Vec::with_capacity(count);
@@ -214,11 +227,13 @@ fn take_producer(body: &mut Reader<'_>) -> Result<Option<ProducerBatch>, Malform
     }
 }
 
-fn put_group(out: &mut Writer, group: &GroupRef) {
+/// Writes which group is meant.
+pub(crate) fn put_group(out: &mut Writer, group: &GroupRef) {
     out.bytes(group.topic.as_str().as_bytes()).fixed(&group.partition.0).bytes(group.group.as_str().as_bytes());
 }
 
-fn take_group(body: &mut Reader<'_>) -> Result<GroupRef, Malformed> {
+/// Reads what [`put_group`] wrote.
+pub(crate) fn take_group(body: &mut Reader<'_>) -> Result<GroupRef, Malformed> {
     let (topic, partition) = (body.topic()?, body.partition()?);
     let group = GroupName::new(body.text()?).map_err(|_| body.malformed())?;
     Ok(GroupRef { topic, partition, group })
@@ -284,8 +299,8 @@ pub(crate) fn take_config(body: &mut Reader<'_>) -> Result<TopicConfig, Malforme
     })
 }
 
-/// Which keys of a change are given, as bits in the order of the fields.
-fn put_change(out: &mut Writer, change: &TopicChange) {
+/// Writes a change of a topic: which keys are given, as bits in the order of the fields, and those.
+pub(crate) fn put_change(out: &mut Writer, change: &TopicChange) {
     let given = [
         change.retention_ms.is_some(),
         change.retention_bytes.is_some(),
@@ -315,7 +330,8 @@ fn put_change(out: &mut Writer, change: &TopicChange) {
     }
 }
 
-fn take_change(body: &mut Reader<'_>) -> Result<TopicChange, Malformed> {
+/// Reads what [`put_change`] wrote.
+pub(crate) fn take_change(body: &mut Reader<'_>) -> Result<TopicChange, Malformed> {
     let given = body.u8()?;
     if given >= 1 << 6 {
         return Err(body.malformed());

@@ -25,7 +25,9 @@ use bytes::Bytes;
 use gem_types::batch::RecordBatch;
 use gem_types::{Offset, PartitionId, ProducerId, TimestampMs, TopicName};
 
-pub(crate) use commands::{mode_tag, put_config, take_config, take_mode};
+pub(crate) use commands::{
+    mode_tag, put_change, put_config, put_group, put_origin, take_change, take_config, take_group, take_mode, take_origin,
+};
 pub use gem_store::LogPos;
 pub use wire::Malformed;
 

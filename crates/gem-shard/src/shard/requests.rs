@@ -20,7 +20,7 @@ use crate::log::{
 /// How long an operation on topics and groups may take.
 pub(crate) const CHANGE_WAIT: Duration = Duration::from_secs(10);
 /// How much longer than a pull asked for its answer may take: what is on its way is waited for.
-const PULL_GRACE: Duration = Duration::from_secs(5);
+pub(crate) const PULL_GRACE: Duration = Duration::from_secs(5);
 /// Requests that wait to be taken by the loop.
 const QUEUE_LEN: usize = 4_096;
 
