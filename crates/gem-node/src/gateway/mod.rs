@@ -12,6 +12,7 @@ pub mod deliver;
 pub mod groups;
 pub mod ids;
 pub mod limits;
+pub mod mesh;
 pub mod prepare;
 pub mod producers;
 pub mod publish;
