@@ -16,8 +16,10 @@ use crate::log::Delivered;
 /// How much more than twice what was asked for goes out uncut, in bytes.
 const SLACK: usize = 1 << 20;
 
-/// Every batch once, by its address.
-type ByBatch = HashMap<*const RecordBatch, Wanted>;
+/// Something for every batch, by its address.
+type ByBatch<T> = HashMap<*const RecordBatch, T>;
+/// The runs of a batch's records that are wanted, rising, and each as a batch.
+type Pieces = Vec<(Range<u32>, Arc<RecordBatch>)>;
 
 struct Wanted {
     batch: Arc<RecordBatch>,
@@ -26,7 +28,7 @@ struct Wanted {
 
 /// `messages`, their batches cut where they have more than about twice `max_bytes` together.
 pub(super) fn fit(mut messages: Vec<Delivered>, max_bytes: usize) -> Result<Vec<Delivered>, BatchError> {
-    let mut wanted = ByBatch::new();
+    let mut wanted: ByBatch<Wanted> = HashMap::new();
     for message in &messages {
         let new = || Wanted { batch: message.batch.clone(), indexes: Vec::new() };
         wanted.entry(Arc::as_ptr(&message.batch)).or_insert_with(new).indexes.push(message.index);
@@ -35,7 +37,7 @@ pub(super) fn fit(mut messages: Vec<Delivered>, max_bytes: usize) -> Result<Vec<
     if bytes <= max_bytes.saturating_mul(2).saturating_add(SLACK) {
         return Ok(messages);
     }
-    let mut cut: HashMap<*const RecordBatch, Vec<(Range<u32>, Arc<RecordBatch>)>> = HashMap::new();
+    let mut cut: ByBatch<Pieces> = HashMap::new();
     for (key, wanted) in &mut wanted {
         let runs = runs(&mut wanted.indexes);
         let pieces = wanted.batch.cut_out(&runs)?;

@@ -85,14 +85,10 @@ fn mode() -> impl Strategy<Value = Mode> {
 }
 
 fn append() -> impl Strategy<Value = Append> {
-    let producer = (any::<i64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
-        |(producer, number, previous, settled)| ProducerBatch {
-            producer: ProducerId(producer),
-            numbers: vec![number],
-            previous,
-            settled,
-        },
-    );
+    let producer =
+        (any::<i64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(producer, number, previous, settled)| {
+            ProducerBatch { producer: ProducerId(producer), numbers: vec![number], previous, settled }
+        });
     let dedup = option::of(any::<Option<[u8; 16]>>());
     (partition(), some_batch(), dedup, option::of(producer), wait()).prop_map(
         |(partition, batch, dedup, producer, wait)| Append {
@@ -131,9 +127,7 @@ fn verb() -> impl Strategy<Value = Verb> {
 
 fn call_of(kind: Kind) -> BoxedStrategy<Call> {
     match kind {
-        Kind::CreateTopic => {
-            (topic(), config()).prop_map(|(name, config)| Call::CreateTopic { name, config }).boxed()
-        }
+        Kind::CreateTopic => (topic(), config()).prop_map(|(name, config)| Call::CreateTopic { name, config }).boxed(),
         Kind::Topic => topic().prop_map(|name| Call::Topic { name }).boxed(),
         Kind::AlterTopic => (topic(), change()).prop_map(|(name, change)| Call::AlterTopic { name, change }).boxed(),
         Kind::DeleteTopic => topic().prop_map(|name| Call::DeleteTopic { name }).boxed(),
@@ -148,9 +142,9 @@ fn call_of(kind: Kind) -> BoxedStrategy<Call> {
         Kind::Resolve => (partition(), any::<u32>(), from())
             .prop_map(|(partition, number, from)| Call::Resolve { partition, number, from })
             .boxed(),
-        Kind::Trim => (partition(), any::<Option<u64>>())
-            .prop_map(|(partition, before)| Call::Trim { partition, before })
-            .boxed(),
+        Kind::Trim => {
+            (partition(), any::<Option<u64>>()).prop_map(|(partition, before)| Call::Trim { partition, before }).boxed()
+        }
         Kind::Pull => pull().prop_map(Call::Pull).boxed(),
         Kind::Settle => (group(), vec((".{0,80}", verb()), 0..6))
             .prop_map(|(group, verbs)| Call::Settle { group, verbs: Arc::new(verbs) })
@@ -161,9 +155,7 @@ fn call_of(kind: Kind) -> BoxedStrategy<Call> {
         Kind::CloseStream => (group(), ".{0,9}", any::<u64>())
             .prop_map(|(group, consumer, stream)| Call::CloseStream { group, consumer, stream })
             .boxed(),
-        Kind::Groups => {
-            (topic(), partition()).prop_map(|(topic, partition)| Call::Groups { topic, partition }).boxed()
-        }
+        Kind::Groups => (topic(), partition()).prop_map(|(topic, partition)| Call::Groups { topic, partition }).boxed(),
         Kind::Group => group().prop_map(|group| Call::Group { group }).boxed(),
         Kind::Seek => (group(), any::<u64>()).prop_map(|(group, offset)| Call::Seek { group, offset }).boxed(),
         Kind::DeleteGroup => group().prop_map(|group| Call::DeleteGroup { group }).boxed(),
@@ -194,14 +186,21 @@ fn topic_info() -> impl Strategy<Value = TopicInfo> {
             sealed_at,
             parents,
         });
-    (topic(), config(), any::<u64>(), vec(partition, 0..3)).prop_map(|(name, config, version, partitions)| {
-        TopicInfo { name, config, version, partitions }
+    (topic(), config(), any::<u64>(), vec(partition, 0..3)).prop_map(|(name, config, version, partitions)| TopicInfo {
+        name,
+        config,
+        version,
+        partitions,
     })
 }
 
 fn stats() -> impl Strategy<Value = PartitionStats> {
-    any::<(u64, u64, u64, u64)>()
-        .prop_map(|(earliest, next, messages, bytes)| PartitionStats { earliest, next, messages, bytes })
+    any::<(u64, u64, u64, u64)>().prop_map(|(earliest, next, messages, bytes)| PartitionStats {
+        earliest,
+        next,
+        messages,
+        bytes,
+    })
 }
 
 fn group_info() -> impl Strategy<Value = GroupInfo> {
@@ -277,8 +276,8 @@ fn answer_of() -> impl Strategy<Value = (Kind, Answer)> {
         error.prop_map(Answer::Refused),
         vec(any::<u8>(), 0..200).prop_map(|hint| Answer::Redirect(hint.into())),
     ];
-    let answered = select(Kind::ALL.to_vec())
-        .prop_flat_map(|kind| (Just(kind), output_of(kind).prop_map(Answer::Answered)));
+    let answered =
+        select(Kind::ALL.to_vec()).prop_flat_map(|kind| (Just(kind), output_of(kind).prop_map(Answer::Answered)));
     prop_oneof![4 => answered, 1 => refusal.prop_map(|refusal| (Kind::Append, refusal))]
 }
 
@@ -361,8 +360,7 @@ fn every_kind_has_a_number_of_its_own() {
 }
 
 fn target_of(call: &Call) -> Target {
-    let target =
-        Target { group: GroupId([1; 16]), prefix: Prefix::ROOT, epoch: 3, position: None, is_read_any: true };
+    let target = Target { group: GroupId([1; 16]), prefix: Prefix::ROOT, epoch: 3, position: None, is_read_any: true };
     Request::new(target, call.clone()).target
 }
 
