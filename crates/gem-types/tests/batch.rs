@@ -131,6 +131,27 @@ proptest! {
     }
 
     #[test]
+    fn runs_are_cut_out_as_parts_are(messages in messages(), codec in codec(), wanted in vec(any::<bool>(), 20)) {
+        let mut batch = build(&messages, codec);
+        batch.stamp(1000, 5);
+        let mut ranges: Vec<std::ops::Range<u32>> = Vec::new();
+        for index in (0..batch.count()).filter(|index| wanted[*index as usize]) {
+            match ranges.last_mut() {
+                Some(last) if last.end == index => last.end += 1,
+                _ => ranges.push(index..index + 1),
+            }
+        }
+        let parts = batch.cut_out(&ranges).unwrap();
+        prop_assert_eq!(parts.len(), ranges.len());
+        for (part, range) in parts.iter().zip(ranges) {
+            prop_assert_eq!(part, &batch.split(range).unwrap());
+            prop_assert_eq!(&RecordBatch::check(part.to_bytes()).unwrap(), part);
+        }
+        prop_assert!(batch.cut_out(&[0..1, 0..1]).is_err() && batch.cut_out(&[0..1, 1..1]).is_err());
+        prop_assert!(batch.cut_out(&[0..1, 1..batch.count() + 1]).is_err());
+    }
+
+    #[test]
     fn what_is_selected_is_packed(messages in messages(), codec in codec(), wanted in vec(any::<bool>(), 20)) {
         let batch = build(&messages, codec);
         let expected: Vec<_> = messages.iter().zip(&wanted).filter(|(_, w)| **w).map(|(m, _)| m.clone()).collect();

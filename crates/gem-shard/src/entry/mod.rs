@@ -26,7 +26,8 @@ use gem_types::batch::RecordBatch;
 use gem_types::{Offset, PartitionId, ProducerId, TimestampMs, TopicName};
 
 pub(crate) use commands::{
-    mode_tag, put_change, put_config, put_group, put_origin, take_change, take_config, take_group, take_mode, take_origin,
+    mode_tag, put_change, put_config, put_group, put_origin, take_change, take_config, take_group, take_mode,
+    take_origin,
 };
 pub use gem_store::LogPos;
 pub use wire::Malformed;

@@ -178,7 +178,7 @@ pub async fn found(
     }
     // Only once the state is durable may the log say that it begins behind it.
     let ops = vec![
-        JournalOp::Create { group, bytes: Mark { generation: 0, prefix }.encode() },
+        JournalOp::Create { group, bytes: Mark { generation: 0, prefix, incarnation: replica.incarnation }.encode() },
         // The founding stands for the term's leader: the first election is for the next term.
         JournalOp::Vote { group, vote: encode_vote(&Vote::new(FOUNDED.term, replica)) },
         JournalOp::Purge { group, id: FOUNDED },
@@ -186,18 +186,18 @@ pub async fn found(
     journal.write(ops).await.map_err(io::Error::other)
 }
 
-/// Makes a replica of `group` that holds nothing yet: the leader gives it a snapshot.
-///
-/// Fails where the group was here and was given up: its id never comes back.
-pub async fn make_empty(group: GroupId, prefix: Prefix, journal: &Journal) -> io::Result<()> {
-    let marks = journal.marks(group);
-    if marks.tombstone {
-        return Err(io::Error::other(format!("this node has given up its replica of group {group} for good")));
-    }
-    if marks.created.is_some() {
+/// Makes a replica of `group` that holds nothing yet, in a life that none before it had: the leader
+/// gives it a snapshot. One that is there is left as it is.
+pub async fn make_empty(
+    group: GroupId,
+    prefix: Prefix,
+    incarnation: Incarnation,
+    journal: &Journal,
+) -> io::Result<()> {
+    if journal.marks(group).created.is_some() {
         return Ok(());
     }
-    let bytes = Mark { generation: 0, prefix }.encode();
+    let bytes = Mark { generation: 0, prefix, incarnation }.encode();
     journal.write(vec![JournalOp::Create { group, bytes }]).await.map_err(io::Error::other)
 }
 

@@ -177,15 +177,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             return Err(io::Error::other(format!("a virtual snapshot up to {:?} holds no state", meta.last_log_id)));
         };
         let last = meta.last_log_id.ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
-        let (old, prefix) = {
+        let (old, mark) = {
             let staged = lock(&staged)?;
             if staged.applied().map(from_pos) != Some(last) {
                 return Err(io::Error::other(format!("a staged state is not as of {last}")));
             }
             let mark = *self.mark();
-            (StoreId { group: self.group, generation: mark.generation }, staged.range().unwrap_or(mark.prefix))
+            let prefix = staged.range().unwrap_or(mark.prefix);
+            (StoreId { group: self.group, generation: mark.generation }, Mark { generation, prefix, ..mark })
         };
-        let mark = Mark { generation, prefix };
         // The one record that makes it current: the store is complete and flushed by now.
         let ops = vec![
             JournalOp::Create { group: self.group, bytes: mark.encode() },

@@ -193,11 +193,9 @@ fn take_call(parts: &mut PartsReader<'_>, kind: Kind) -> Result<Call, Malformed>
         Kind::Topic => Call::Topic { name: head.topic()? },
         Kind::AlterTopic => Call::AlterTopic { name: head.topic()?, change: take_change(head)? },
         Kind::DeleteTopic => Call::DeleteTopic { name: head.topic()? },
-        Kind::ListTopics => Call::ListTopics {
-            prefix: take_text(head)?,
-            after: take_option(head, take_text)?,
-            limit: take_size(head)?,
-        },
+        Kind::ListTopics => {
+            Call::ListTopics { prefix: take_text(head)?, after: take_option(head, take_text)?, limit: take_size(head)? }
+        }
         Kind::Append => {
             let (partition, wait) = (head.partition()?, take_wait(head)?);
             let batch = parts.batch()?;
@@ -211,9 +209,7 @@ fn take_call(parts: &mut PartsReader<'_>, kind: Kind) -> Result<Call, Malformed>
             wait: take_wait(head)?,
         }),
         Kind::Stats => Call::Stats { partition: head.partition()? },
-        Kind::Resolve => {
-            Call::Resolve { partition: head.partition()?, number: head.u32()?, from: take_from(head)? }
-        }
+        Kind::Resolve => Call::Resolve { partition: head.partition()?, number: head.u32()?, from: take_from(head)? },
         Kind::Trim => Call::Trim { partition: head.partition()?, before: take_option(head, Reader::u64)? },
         Kind::Pull => Call::Pull(take_pull(head)?),
         Kind::Settle => {

@@ -36,7 +36,7 @@ use gem_store::journal::Journal;
 use gem_store::objects::Objects;
 use gem_store::read::{Reader, Reads};
 use gem_types::seams::Clock;
-use gem_types::{GroupId, Prefix, ReplicaId};
+use gem_types::{GroupId, Incarnation, Prefix, ReplicaId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -142,10 +142,23 @@ impl Shard {
         group::found(group, prefix, deps.replica, &deps.journal, &machine).await
     }
 
-    /// Makes a replica that holds nothing yet, durably: open it, and let the shard's leader add it.
-    /// May be repeated. Fails where this node has given up its replica of `group` for good.
-    pub async fn make_empty(deps: &ShardDeps, group: GroupId, prefix: Prefix) -> io::Result<()> {
-        group::make_empty(group, prefix, &deps.journal).await
+    /// Makes a replica that holds nothing yet, durably, in a life that no replica of the group here
+    /// had before: open it, and let the shard's leader add it. One that is there is left as it is.
+    pub async fn make_empty(
+        deps: &ShardDeps,
+        group: GroupId,
+        prefix: Prefix,
+        incarnation: Incarnation,
+    ) -> io::Result<()> {
+        if deps.journal.marks(group).created.is_none() {
+            for id in deps.stores.list().map_err(io::Error::other)? {
+                if id.group == group {
+                    // Of a life that was given up.
+                    deps.stores.remove_at(id).map_err(io::Error::other)?;
+                }
+            }
+        }
+        group::make_empty(group, prefix, incarnation, &deps.journal).await
     }
 
     /// The groups that the journal knows here.
@@ -161,6 +174,7 @@ impl Shard {
         let created = deps.journal.marks(group).created;
         let created = created.ok_or_else(|| io::Error::other(format!("the journal knows no group {group}")))?;
         let mut mark = Mark::decode(&created).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        let replica = ReplicaId { node: deps.replica.node, incarnation: mark.incarnation };
         let current = StoreId { group, generation: mark.generation };
         for id in deps.stores.list().map_err(io::Error::other)? {
             // What a snapshot was being taken into, what it replaced, what was only looked at.
@@ -178,7 +192,7 @@ impl Shard {
         let (began_to, began) = mpsc::unbounded_channel();
         let parts = GroupParts {
             group,
-            replica: deps.replica,
+            replica,
             journal: deps.journal.clone(),
             machine: machine.clone(),
             tail_cache: deps.tail_cache.clone(),
@@ -240,7 +254,7 @@ impl Shard {
             group: raft,
             asks,
             purge,
-            replica: deps.replica,
+            replica,
             transport: deps.transport,
             appends,
             taking: tokio::sync::Mutex::new(()),

@@ -153,8 +153,8 @@ impl Shard {
         self.group.reached(replica).await;
     }
 
-    /// Gives up this replica for good: its log, its state and its locations go, and its group's id
-    /// never comes back here. It must be closed.
+    /// Gives up this replica: its log, its state and its locations go. It must be closed. Should
+    /// the group come back here, it does so as another replica.
     pub async fn give_up(&self) -> io::Result<()> {
         let group = self.shared.group;
         self.shared.journal.write(vec![gem_store::journal::JournalOp::Tombstone { group }]).await.map_err(io::Error::other)

@@ -1,5 +1,5 @@
 //! Nodes for the suite: one shard over a real disk with RocksDB, or over a simulated disk with the
-//! model of the index, on one thread under paused time.
+//! model of the index, on one thread under paused time; either as it is, or as another node sees it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use gem_shard::log::{Append, DeadLetter, DeadLetters, Placed, Read, ReadOut, ShardLog};
 use gem_shard::raft::transport::Alone;
+use gem_shard::remote::RemoteShard;
 use gem_shard::{Shard, ShardConfig, ShardDeps};
 use gem_store::budget::Budget;
 use gem_store::cache::TailCache;
@@ -26,6 +27,8 @@ use gem_types::{
     GroupId, Incarnation, Message, NodeId, Offset, PartitionId, Prefix, ReplicaId, Result, TimestampMs, TopicName,
 };
 use tokio::task::JoinSet;
+
+use crate::pipe::BytePipe;
 
 pub const WAIT: Duration = Duration::from_secs(10);
 pub const GROUP: GroupId = GroupId([7; 16]);
@@ -79,6 +82,9 @@ pub struct Node {
     pub journal_config: JournalConfig,
     running: Option<(Arc<Shard>, Writer, Journal)>,
     is_founded: bool,
+    /// Whether [`log`](Node::log) goes through messages.
+    is_elsewhere: bool,
+    log: Option<Arc<dyn ShardLog>>,
 }
 
 impl Node {
@@ -92,6 +98,11 @@ impl Node {
         Node::new(Volume::Sim { disk: SimDisk::new(), stores: ModelStores::new() })
     }
 
+    /// The same node, its shard spoken to as one elsewhere.
+    pub fn elsewhere(self) -> Node {
+        Node { is_elsewhere: true, ..self }
+    }
+
     fn new(volume: Volume) -> Node {
         let clock = TestClock { started: tokio::time::Instant::now() };
         Node {
@@ -102,6 +113,8 @@ impl Node {
             journal_config: JournalConfig { segment_bytes: 4 << 20, disk_reserve: 0, ..JournalConfig::default() },
             running: None,
             is_founded: false,
+            is_elsewhere: false,
+            log: None,
         }
     }
 
@@ -110,7 +123,7 @@ impl Node {
     }
 
     pub fn log(&self) -> &dyn ShardLog {
-        &**self.shard()
+        &**self.log.as_ref().unwrap()
     }
 
     pub async fn start(&mut self) {
@@ -162,6 +175,11 @@ impl Node {
             self.is_founded = true;
         }
         let shard = Shard::open(deps, GROUP).await?;
+        self.log = Some(if self.is_elsewhere {
+            Arc::new(RemoteShard::new(Arc::new(BytePipe::to(shard.clone())), GROUP, Prefix::ROOT, 1))
+        } else {
+            shard.clone()
+        });
         self.running = Some((shard, writer, journal));
         self.shard().serving(WAIT).await.unwrap();
         Ok(())
@@ -169,6 +187,7 @@ impl Node {
 
     /// A planned stop.
     pub async fn stop(&mut self) {
+        self.log = None;
         let (shard, writer, journal) = self.running.take().unwrap();
         shard.close().await.unwrap();
         drop(shard);
@@ -177,6 +196,7 @@ impl Node {
 
     /// A power cut: what was not flushed is gone. Only of a simulated node.
     pub async fn crash(&mut self, seed: u64) {
+        self.log = None;
         let (shard, writer, journal) = self.running.take().unwrap();
         let Volume::Sim { disk, stores } = &self.volume else { panic!("a real disk loses no power here") };
         disk.crash(seed);

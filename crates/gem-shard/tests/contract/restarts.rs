@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gem_shard::log::{Pull, ShardLog, Verb};
+use gem_shard::log::{Pull, Verb};
 use gem_types::Code;
 
 use crate::groups::{group, offsets, pull, pull_of, settle};
@@ -43,10 +43,8 @@ async fn a_flushed_index_lets_go_of_the_log(node: &mut Node) {
 
 async fn a_stopped_shard_refuses(node: &mut Node) {
     let p = make(node.log(), "t").await;
-    let shard = node.shard().clone();
-    shard.close().await.unwrap();
-    assert_eq!(shard.append(append_of(p, batch_of(&["a"]))).await.unwrap_err().code, Code::Unavailable);
-    drop(shard);
+    node.shard().close().await.unwrap();
+    assert_eq!(node.log().append(append_of(p, batch_of(&["a"]))).await.unwrap_err().code, Code::Unavailable);
 }
 
 #[tokio::test(start_paused = true)]

@@ -233,7 +233,7 @@ impl Mesh {
 
     pub async fn join(&mut self, node: usize) {
         let (deps, tasks) = self.open(node);
-        Shard::make_empty(&deps, GROUP, Prefix::ROOT).await.unwrap();
+        Shard::make_empty(&deps, GROUP, Prefix::ROOT, Incarnation(1)).await.unwrap();
         self.run(node, deps, tasks).await;
     }
 

@@ -275,7 +275,7 @@ impl State {
         let mut cuts = false;
         if let Op::User(user) = &op {
             let log = groups.entry(user.group()).or_default();
-            if log.seen.tombstone {
+            if log.seen.tombstone && !matches!(user, JournalOp::Create { .. }) {
                 return Err(StoreError::Refused(format!("group {} was dropped", user.group())));
             }
             match user {
@@ -289,7 +289,7 @@ impl State {
                     log.see_truncate(leaders, after.map_or(0, |after| after.saturating_add(1)));
                 }
                 JournalOp::Purge { id, .. } => log.see_purge(*id),
-                JournalOp::Create { bytes, .. } => log.seen.created = Some(bytes.clone()),
+                JournalOp::Create { bytes, .. } => log.seen.create(bytes),
                 JournalOp::Tombstone { .. } => log.see_tombstone(),
             }
         }

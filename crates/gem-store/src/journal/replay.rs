@@ -107,7 +107,7 @@ impl Replay {
         let group = self.groups.entry(head.group).or_default();
         match head.kind {
             Kind::Vote => group.marks.vote = Some(Bytes::copy_from_slice(payload)),
-            Kind::Create => group.marks.created = Some(Bytes::copy_from_slice(payload)),
+            Kind::Create => group.marks.create(&Bytes::copy_from_slice(payload)),
             Kind::Commit => group.marks.committed = Some(id),
             Kind::Purge if group.marks.purged.is_none_or(|purged| purged.index < id.index) => {
                 group.marks.purged = Some(id);

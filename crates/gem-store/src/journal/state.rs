@@ -85,7 +85,7 @@ impl State {
         match &job.op {
             Op::User(op) => {
                 let log = groups.entry(op.group()).or_default();
-                if log.flushed.tombstone {
+                if log.flushed.tombstone && !matches!(op, JournalOp::Create { .. }) {
                     return;
                 }
                 match op {
@@ -100,7 +100,7 @@ impl State {
                         log.flush_truncate(leaders, after.map_or(0, |after| after.saturating_add(1)), &mut drop_slot);
                     }
                     JournalOp::Purge { id, .. } => log.flush_purge(*id, &mut drop_slot),
-                    JournalOp::Create { bytes, .. } => log.flushed.created = Some(bytes.clone()),
+                    JournalOp::Create { bytes, .. } => log.flushed.create(bytes),
                     JournalOp::Tombstone { .. } => log.flush_tombstone(&mut drop_slot),
                 }
             }

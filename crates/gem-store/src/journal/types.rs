@@ -69,14 +69,15 @@ pub enum JournalOp {
         /// The last entry forgotten.
         id: LogPos,
     },
-    /// Notes that the group exists here, with what its owner wants to find again. Idempotent.
+    /// Notes that the group exists here, with what its owner wants to find again. Idempotent. A
+    /// group that was dropped begins anew, with nothing.
     Create {
         /// The group.
         group: GroupId,
         /// Opaque.
         bytes: Bytes,
     },
-    /// Drops the group's log and marks for good, and remembers that it was here.
+    /// Drops the group's log and marks, and remembers that it was here.
     Tombstone {
         /// The group.
         group: GroupId,
@@ -106,7 +107,7 @@ pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub struct GroupMarks {
     /// What [`JournalOp::Create`] gave.
     pub created: Option<Bytes>,
-    /// The group was dropped, and its id may never come back.
+    /// The group was dropped: nothing but its creation is taken in.
     pub tombstone: bool,
     /// The last vote.
     pub vote: Option<Bytes>,
@@ -116,6 +117,13 @@ pub struct GroupMarks {
     pub purged: Option<LogPos>,
     /// The last entry; the last one forgotten where none is left.
     pub last: Option<LogPos>,
+}
+
+impl GroupMarks {
+    pub(super) fn create(&mut self, bytes: &Bytes) {
+        self.created = Some(bytes.clone());
+        self.tombstone = false;
+    }
 }
 
 /// Where an entry's payload lies.

@@ -9,7 +9,7 @@ use std::ops::Range;
 use bytes::{BufMut, BytesMut};
 
 use super::error::BatchError;
-use super::layout::HEAD_LEN;
+use super::layout::{HEAD_LEN, Head};
 use super::shape::Shape;
 use super::{MAX_ENCODED, RecordBatch, varint};
 
@@ -39,6 +39,40 @@ impl RecordBatch {
         Ok(RecordBatch::assemble_shared(head, plain.bytes.slice(..HEAD_LEN + at)))
     }
 
+    /// A batch for each of `ranges`, which rise and don't overlap: copied, uncompressed, and no
+    /// larger than its records are. Each begins at the offset of its first record. The batch is
+    /// walked once, however many ranges there are.
+    ///
+    /// An empty range, or one that reaches beyond the records or behind the one before it, is
+    /// `NoSuchRecord`.
+    pub fn cut_out(&self, ranges: &[Range<u32>]) -> Result<Vec<RecordBatch>, BatchError> {
+        let plain = self.uncompressed()?;
+        let records = plain.record_bytes();
+        let (mut index, mut at) = (0, 0);
+        let mut batches = Vec::with_capacity(ranges.len().min(self.count() as usize));
+        for range in ranges {
+            if range.is_empty() || range.start < index || range.end > self.count() {
+                return Err(BatchError::NoSuchRecord { index: range.end.max(range.start), count: self.count() });
+            }
+            while index < range.start {
+                Shape::read(records, &mut at)?;
+                index += 1;
+            }
+            let start = at;
+            let mut shapes = Vec::with_capacity(range.len().min(1024));
+            while index < range.end {
+                shapes.push(Shape::read(records, &mut at)?);
+                index += 1;
+            }
+            let mut out = Packer::with_capacity(at - start);
+            for shape in &shapes {
+                out.put(shape, records, 0)?;
+            }
+            batches.push(RecordBatch::assemble(plain.head_from(range.start, out.count), out.buffer));
+        }
+        Ok(batches)
+    }
+
     /// The batch of the records whose index `keep` wants, uncompressed, packed densely from the
     /// first one's offset. `NoSuchRecord` where it wants none.
     pub fn select(&self, keep: impl Fn(u32) -> bool) -> Result<RecordBatch, BatchError> {
@@ -53,14 +87,19 @@ impl RecordBatch {
                 out.put(&shape, plain.record_bytes(), 0)?;
             }
         }
-        let mut head = plain.head;
+        Ok(RecordBatch::assemble(plain.head_from(first, out.count), out.buffer))
+    }
+
+    /// The head of a batch of `count` records that begins with this one's record `first`.
+    fn head_from(&self, first: u32, count: i32) -> Head {
+        let mut head = self.head;
         head.base_offset += i64::from(first);
         if head.producer_id >= 0 {
             head.base_sequence = head.base_sequence.wrapping_add(first as i32) & i32::MAX;
         }
-        head.count = out.count;
-        head.last_offset_delta = out.count - 1;
-        Ok(RecordBatch::assemble(head, out.buffer))
+        head.count = count;
+        head.last_offset_delta = count - 1;
+        head
     }
 
     /// One batch of the records of all `batches`, in order, uncompressed, from the first one's

@@ -42,7 +42,10 @@ impl Model {
                     group.marks.last = group.entries.values().next_back().map_or(Some(*id), |(id, _)| Some(*id));
                 }
             }
-            JournalOp::Create { bytes, .. } => group.marks.created = Some(bytes.clone()),
+            JournalOp::Create { bytes, .. } => {
+                group.marks.created = Some(bytes.clone());
+                group.marks.tombstone = false;
+            }
             JournalOp::Tombstone { .. } => {
                 *group = ModelGroup::default();
                 group.marks.tombstone = true;
@@ -55,6 +58,9 @@ impl Model {
         let id = group(chance.below(4) as u8);
         let empty = ModelGroup::default();
         let model = self.groups.get(&id).unwrap_or(&empty);
+        if model.marks.tombstone && chance.below(3) == 0 {
+            return JournalOp::Create { group: id, bytes: Bytes::from_static(b"again") };
+        }
         if model.marks.tombstone {
             // Groups 3 and above are dropped now and then, and another takes its turn.
             return JournalOp::Vote { group: group(0), vote: chance.below(1 << 40).to_le_bytes().to_vec().into() };
