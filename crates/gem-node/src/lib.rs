@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod gatherer;
 pub mod grpc;
 pub mod memory;
+pub mod mesh;
 pub mod metrics;
 pub mod node;
 pub mod ready;

@@ -106,14 +106,7 @@ impl Identity {
             identity.write_secret(disk, dir)?;
             return Ok((identity, Founding::Resumed));
         }
-        for name in DATA {
-            if !disk.list(&dir.join(name))?.is_empty() {
-                return Err(StoreError::Directory(format!(
-                    "{} holds {name}/ but no {IDENTITY}: restore that file, or start with an empty directory",
-                    dir.display()
-                )));
-            }
-        }
+        refuse_data(disk, dir)?;
         if config.k > K_MAX {
             return Err(StoreError::Directory(format!(
                 "a mesh starts with 2^k shards, k from 0 to {K_MAX}: not {}",
@@ -124,6 +117,42 @@ impl Identity {
         write_atomically(disk, &path, &file::encode(&identity)).map_err(at)?;
         identity.write_secret(disk, dir)?;
         Ok((identity, Founding::Fresh))
+    }
+
+    /// Whether there is an identity in `dir`.
+    pub fn is_in(disk: &dyn Disk, dir: &Path) -> bool {
+        disk.exists(&dir.join(IDENTITY))
+    }
+
+    /// A key for a node that is not in a mesh yet.
+    pub fn draw_key(random: &dyn Random) -> SigningKey {
+        let mut seed = [0; 32];
+        random.fill(&mut seed);
+        SigningKey::from_bytes(&seed)
+    }
+
+    /// Writes the identity of a node that was let into a mesh: it founds nothing. The directory
+    /// must hold neither an identity nor data.
+    pub fn adopt(
+        disk: &dyn Disk,
+        dir: &Path,
+        random: &dyn Random,
+        key: SigningKey,
+        mesh: MeshId,
+        k: u8,
+        secret: String,
+    ) -> Result<Identity, StoreError> {
+        disk.create_dir_all(dir).map_err(|error| StoreError::io_at(dir.display(), error))?;
+        refuse_data(disk, dir)?;
+        let node = NodeId(key.verifying_key().to_bytes());
+        let identity = Identity { node, mesh, incarnation: Incarnation(random.u64()), k, secret, key };
+        // First that nothing is to be founded, then who it is: a crash between leaves no founder.
+        identity.mark_founded(disk, dir)?;
+        let path = dir.join(IDENTITY);
+        let written = write_atomically(disk, &path, &file::encode(&identity));
+        written.map_err(|error| StoreError::io_at(path.display(), error))?;
+        identity.write_secret(disk, dir)?;
+        Ok(identity)
     }
 
     /// Records that the shards are made: later starts find [`Founding::Founded`].
@@ -164,6 +193,19 @@ impl Identity {
         let line = format!("{}\n", self.secret);
         write_atomically(disk, &path, line.as_bytes()).map_err(|error| StoreError::io_at(path.display(), error))
     }
+}
+
+/// A node that forgot who it was must not pass for new.
+fn refuse_data(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+    for name in DATA {
+        if !disk.list(&dir.join(name))?.is_empty() {
+            return Err(StoreError::Directory(format!(
+                "{} holds {name}/ but no {IDENTITY}: restore that file, or start with an empty directory",
+                dir.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use gem_mesh::{Answers, Parcel};
 use gem_shard::raft::wire::{self, Answer, Call, Request};
 use gem_shard::snapshot::wire as snapshots;
 use gem_shard::{Shard, remote};
-use gem_types::{Error, GroupId, NodeId, ReplicaId};
+use gem_types::{GroupId, NodeId, ReplicaId};
 
 use super::agent::Agent;
 use super::place::Placer;
@@ -129,7 +129,7 @@ impl Inbound {
                 Err(error) => return refused(error),
             };
             let parts = match super::routes::serving(&shards, &agent, &target).await {
-                Ok(shard) => remote::answer(&*shard, &parts).await,
+                Ok(shard) => remote::answer(shard, &parts).await,
                 Err(hint) => remote::redirect(hint),
             };
             Parcel { kind: kinds::SHARD, parts }
@@ -141,7 +141,7 @@ impl Inbound {
         let placer = self.placer.clone();
         match place::wire::decode(parts) {
             Ok(request) => async move {
-                let answer: Result<(), Error> = placer.asked(from, request).await;
+                let answer = placer.asked(from, request).await;
                 Parcel { kind: kinds::PLACE, parts: place::wire::encode_answer(&answer) }
             }
             .boxed(),
