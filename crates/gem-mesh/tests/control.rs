@@ -164,6 +164,14 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// An address that nothing listens at, for as long as it is held.
+fn silent_address() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(ANY).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
 /// An address that nothing listens at, for as long as nobody is given the same.
 #[expect(clippy::disallowed_methods, reason = "a test of sockets")]
 fn free_address() -> SocketAddr {
@@ -370,7 +378,7 @@ async fn a_taken_address_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_joins_with_the_secret_and_talks() {
     let a = Setup::node(1).start().await;
-    let nobody = free_address();
+    let (_held, nobody) = silent_address();
     let joined = join(joining(2, &[nobody, a.at], "open sesame\n", WAIT)).await.unwrap();
     assert_eq!(joined, Joined { mesh: MESH, k: 4, members: vec![member(1)] });
     let b = Setup { mesh: joined.mesh, ..Setup::node(2) }.start().await;
@@ -403,7 +411,7 @@ async fn joining_says_what_is_wrong() {
     // A wrong secret first does not keep it out later.
     join(joining(2, &[a.at], "open sesame", WAIT)).await.unwrap();
 
-    let nobody = free_address();
+    let (_held, nobody) = silent_address();
     let error = join(joining(2, &[nobody], "open sesame", soon)).await.unwrap_err();
     assert!(matches!(error, JoinError::Unreachable(_)), "{error:?}");
     assert!(error.to_string().contains(&nobody.to_string()) && error.to_string().contains("refused"), "{error}");

@@ -1,7 +1,7 @@
 //! The control swarm: finding nodes, and small messages between them.
 //!
 //! What it is: [`ControlPlane`], one libp2p swarm a node, which keeps one stream each way with
-//! every node that this one talks to ([`crate::seams::Control`]); [`join`], by which a node that
+//! every node that this one talks to ([`crate::seams::Control`]); [`join()`], by which a node that
 //! belongs to no mesh asks to be let into one; [`Addresses`] and [`Book`], where the others listen.
 //!
 //! What it is not: it decides nothing about who is a member, and carries nothing large. libp2p is
