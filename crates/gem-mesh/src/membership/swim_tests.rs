@@ -1,5 +1,7 @@
 //! Whole meshes on one thread: virtual time, a network that loses, doubles, delays and cuts.
 
+use std::collections::BTreeSet;
+
 use gem_types::{GroupId, Incarnation, Position, Prefix};
 
 use super::*;
