@@ -298,8 +298,8 @@ fn draining_is_heard_of_without_a_flap() {
 /// Storms of every kind, then quiet: all live nodes agree.
 #[test]
 fn all_agree_once_faults_stop() {
-    for seed in 0..12 {
-        let nodes = [3, 5, 8, 20][seed as usize % 4];
+    for seed in 0..16 {
+        let nodes = if seed == 15 { 50 } else { [3, 5, 8, 20][seed as usize % 4] };
         let mut world = World::new(seed, nodes);
         world.seconds(5);
         let mut epoch = 1;
@@ -365,6 +365,30 @@ fn a_partition_of_two_heals_by_itself() {
     world.faults.cut.clear();
     world.seconds(20);
     world.assert_one_view();
+}
+
+/// A newcomer missed all rumours: tables are compared until it knows everything.
+#[test]
+fn a_large_table_reaches_a_newcomer() {
+    let mut world = World::new(4, 3);
+    world.seconds(5);
+    let shard = |group: u64| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&Position::of(&[&group.to_be_bytes()]).0.to_be_bytes());
+        let prefix = Prefix::new(group << 50, 14).unwrap();
+        Descriptor { prefix, group: GroupId(id), epoch: 1, seats: vec![], leader: Some(NodeId([1; 32])), term: 1 }
+    };
+    for node in world.nodes.values_mut() {
+        node.table = Table::new(id(0), 10_000);
+        (0..5000).for_each(|group| assert!(node.table.learn(shard(group), world.now)));
+    }
+    world.start(3);
+    world.nodes.get_mut(&3).unwrap().table = Table::new(id(3), 10_000);
+    world.shards = 5000;
+    world.seconds(20);
+    world.assert_one_view();
+    let newcomer = &world.nodes[&3];
+    assert_eq!(newcomer.told.iter().filter(|(_, a)| matches!(a, Action::Heard(_))).count(), 5000);
 }
 
 /// One way is cut: the others vouch for the node that one of them can't reach.
