@@ -22,6 +22,8 @@ struct Faults {
     delay_ms: u64,
     /// Ways that are cut, from and to.
     cut: BTreeSet<(usize, usize)>,
+    /// A node that is stopped, and until when: its timers and messages wait.
+    asleep: Option<(usize, Duration)>,
 }
 
 struct World {
@@ -130,13 +132,22 @@ impl World {
         let end = self.now + time;
         loop {
             let message = self.flying.keys().next().copied();
-            let timer = self.nodes.iter().filter_map(|(n, node)| Some((node.swim.next_timer()?, *n))).min();
+            let awake_at =
+                |n| self.faults.asleep.filter(|(asleep, _)| *asleep == n).map_or(Duration::ZERO, |(_, at)| at);
+            let timers =
+                self.nodes.iter().filter_map(|(n, node)| Some((node.swim.next_timer()?.max(awake_at(*n)), *n)));
+            let timer = timers.min();
             let at = message.map(|(at, _)| at).into_iter().chain(timer.map(|(at, _)| at)).min();
             let Some(at) = at.filter(|at| *at <= end) else { break };
             self.now = self.now.max(at);
             if let Some(key) = message.filter(|(m, _)| *m == at) {
                 let (from, to, bytes) = self.flying.remove(&key).unwrap();
                 let Some(n) = self.number(to).filter(|n| !self.faults.cut.contains(&(from, *n))) else { continue };
+                if let Some((_, awake_at)) = self.faults.asleep.filter(|(asleep, until)| *asleep == n && *until >= at) {
+                    // It looks at its timers first.
+                    self.flying.insert((awake_at + Duration::from_micros(key.1), key.1), (from, to, bytes));
+                    continue;
+                }
                 let parts: [&[u8]; 3] = [&self.trace.to_be_bytes(), &self.now.as_nanos().to_be_bytes(), &bytes];
                 self.trace = Position::of(&parts).0;
                 let node = self.nodes.get_mut(&n).unwrap();
@@ -309,6 +320,7 @@ fn all_agree_once_faults_stop() {
                 doubled: world.random.random_range(0.0..0.3),
                 delay_ms: world.random.random_range(1..300),
                 cut: BTreeSet::new(),
+                asleep: None,
             };
             let boundary = world.random.random_range(0..nodes);
             let is_one_way = world.random.random_bool(0.5);
@@ -406,7 +418,7 @@ fn one_cut_way_takes_no_one_down() {
 fn loss_and_delay_alone_take_no_one_down() {
     let mut world = World::new(6, 10);
     world.seconds(10);
-    world.faults = Faults { loss: 0.1, doubled: 0.1, delay_ms: 60, cut: BTreeSet::new() };
+    world.faults = Faults { loss: 0.1, doubled: 0.1, delay_ms: 60, cut: BTreeSet::new(), asleep: None };
     world.seconds(300);
     world.assert_one_view();
     let downs: usize = (0..10).map(|n| world.downs(n).len()).sum();
@@ -427,11 +439,30 @@ fn a_sleeper_doubts_itself() {
     assert!(world.downs(0).is_empty(), "{:?}", world.downs(0));
 }
 
+/// A node that sleeps while it suspects another gives that one its time to speak up all the same.
+#[test]
+fn the_time_asleep_counts_against_no_one() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 2);
+        world.seconds(5);
+        world.faults.cut = [(0, 1), (1, 0)].into();
+        let is_suspect = |world: &World| world.nodes[&0].swim.members()[0].1 == State::Suspect;
+        while !is_suspect(&world) {
+            world.run(Duration::from_millis(10));
+        }
+        world.faults.cut.clear();
+        world.faults.asleep = Some((0, world.now + Duration::from_secs(4)));
+        world.seconds(30);
+        world.assert_one_view();
+        assert!(world.downs(0).is_empty(), "seed {seed}: {:?}", world.downs(0));
+    }
+}
+
 #[test]
 fn one_seed_one_trace() {
     let trace = |seed| {
         let mut world = World::new(seed, 8);
-        world.faults = Faults { loss: 0.1, doubled: 0.1, delay_ms: 50, cut: BTreeSet::new() };
+        world.faults = Faults { loss: 0.1, doubled: 0.1, delay_ms: 50, cut: BTreeSet::new(), asleep: None };
         world.seconds(10);
         world.publish(1, 1, 1);
         world.nodes.remove(&3);
