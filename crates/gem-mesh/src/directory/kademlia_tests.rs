@@ -252,7 +252,7 @@ fn a_split_shows_and_an_old_leaf_loses() {
     world.publish(&[shard("00".parse().unwrap(), 1), parent.clone(), shard("1".parse().unwrap(), 1)]);
     world.publish(&[left.clone(), shard(right, 1)]);
     // Whoever still stands for the parent says so once more.
-    world.publish(&[parent.clone()]);
+    world.publish(std::slice::from_ref(&parent));
     let (_, result) = world.ask(|k, now| k.get(parent.prefix, now));
     let Action::Got(_, Some(Record::Internal { epoch: 6, .. })) = result else { panic!("{result:?}") };
     for (position, holder) in [(left.prefix.first(), left.group), (right.last(), shard(right, 1).group)] {
@@ -260,6 +260,27 @@ fn a_split_shows_and_an_old_leaf_loses() {
         let Action::Found(_, _, Some(found)) = result else { panic!("{result:?}") };
         assert_eq!(found.group, holder);
     }
+}
+
+#[test]
+fn a_node_stands_for_what_it_leads() {
+    let mut world = World::new(8, 25);
+    let node = world.any();
+    let led = [shard("00".parse().unwrap(), 3), shard("011".parse().unwrap(), 9)];
+    let now = world.now;
+    let prefixes = |world: &World| world.nodes[&node].published.keys().map(Prefix::to_string).collect::<BTreeSet<_>>();
+    world.nodes.get_mut(&node).unwrap().stand_for(&led, now);
+    world.collect(node);
+    assert_eq!(prefixes(&world), ["-", "0", "00", "01", "011"].map(String::from).into());
+    world.run(Duration::from_secs(5));
+    let (_, result) = world.ask(|k, now| k.get(Prefix::ROOT, now));
+    assert!(matches!(result, Action::Got(_, Some(Record::Internal { epoch: 9, .. }))), "{result:?}");
+    let sent = world.sent;
+    world.nodes.get_mut(&node).unwrap().stand_for(&led, now);
+    world.collect(node);
+    assert_eq!(world.sent, sent, "nothing is new");
+    world.nodes.get_mut(&node).unwrap().stand_for(&led[..1], now);
+    assert_eq!(prefixes(&world), ["-", "0", "00"].map(String::from).into());
 }
 
 #[test]

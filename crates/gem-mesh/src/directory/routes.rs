@@ -144,7 +144,7 @@ impl Routes {
 
     /// The way to `position`. Where none is known, asks the DHT and some of `members`.
     pub fn route(&mut self, position: Position, table: &Table, members: &[NodeId], now: Duration) -> Route {
-        match self.known(position, table) {
+        match self.known(position, table, now) {
             Some(shard) => Route::Known(shard.clone()),
             None => {
                 self.ask(position, None, members, now);
@@ -156,11 +156,13 @@ impl Routes {
     /// The way to `position` that is known leads nowhere (no replica answers): asks others for
     /// something newer. [`Action::Found`] or [`Action::Lost`] will follow.
     pub fn doubt(&mut self, position: Position, table: &Table, members: &[NodeId], now: Duration) {
-        let doubted = self.known(position, table).cloned();
+        let doubted = self.known(position, table, now).cloned();
         self.ask(position, doubted, members, now);
     }
 
-    /// Takes note of a shard: from a redirect, or found by the DHT. Returns whether it was news.
+    /// Takes note of a shard: from a redirect, found by the DHT, or heard of by membership (which
+    /// has entered it into the table already: this ends the questions that it answers). Returns
+    /// whether it was news.
     pub fn learn(&mut self, shard: Descriptor, table: &mut Table, now: Duration) -> bool {
         let prefix = shard.prefix;
         let is_news = table.learn(shard, now);
@@ -237,10 +239,10 @@ impl Routes {
     }
 
     /// What is known, from the table or from what this node has given up.
-    fn known<'a>(&'a self, position: Position, table: &'a Table) -> Option<&'a Descriptor> {
+    fn known<'a>(&'a self, position: Position, table: &'a Table, now: Duration) -> Option<&'a Descriptor> {
         let former = || {
-            let successors = self.former.values().flat_map(|f| &f.successors).filter(|shard| shard.holds(position));
-            successors.max_by_key(|shard| (shard.prefix.length(), shard.epoch, shard.group))
+            let successors = Prefix::new(position.0, 64).map(|point| self.former(point, now));
+            successors.into_iter().flatten().max_by_key(|shard| (shard.prefix.length(), shard.epoch, shard.group))
         };
         table.find(position).or_else(former)
     }

@@ -11,6 +11,7 @@ mod rumours;
 mod sync;
 mod wire;
 
+pub use identity::MEMBER_TEXT_MAX;
 pub use member::{Load, Member};
 pub use settings::Settings;
 pub use swim::{Action, State, Swim};

@@ -12,11 +12,11 @@
 //! - What is remembered is bounded: see [`Settings::down_max`] and [`Settings::members_max`].
 //! - A node that slept blames itself: the time it missed counts against no one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{AccumulatingRuntime, Foca, Message, NoCustomBroadcast, PostcardCodec, Timer};
+use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast, PostcardCodec, Timer};
 use gem_types::NodeId;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -26,9 +26,12 @@ use super::identity::MEMBER_TEXT_MAX;
 use super::roll::Roll;
 use super::rumours::Rumours;
 use super::settings::{RUMOUR_BYTES, Settings};
-use super::wire::{Envelope, Packet, Rumour};
+use super::wire::{Envelope, Rumour};
 use super::{Load, Member, sync};
 use crate::directory::{Descriptor, Table};
+
+mod hear;
+mod rounds;
 
 /// What the owner is to do, or to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,9 +93,6 @@ enum Due {
 
 /// How often it is looked whether someone is to be forgotten.
 const FORGET_PERIOD: Duration = Duration::from_secs(10);
-/// How many members that are down are addressed at once.
-const REJOIN_COUNT: usize = 3;
-
 /// See the module.
 pub struct Swim {
     settings: Settings,
@@ -302,92 +302,6 @@ impl Swim {
         }
     }
 
-    fn hear_packet(&mut self, from: NodeId, bytes: &[u8], now: Duration) {
-        let Some(mut packet) = Packet::read(bytes).filter(|p| p.header.src.node == from) else {
-            self.refused += 1;
-            return;
-        };
-        match &packet.header.message {
-            Message::Ack(_) => self.health.answered(from),
-            Message::ForwardedAck { origin, .. } => self.health.answered(origin.node),
-            _ => {}
-        }
-        for update in packet.updates.iter().filter(|u| u.id().node == self.core.identity().node) {
-            let run = self.core.identity().run;
-            if update.id().run == run && update.state() == foca::State::Suspect {
-                self.health.suspected(run, update.incarnation());
-            }
-            if update.id().run > run
-                && let Some(renewed) = foca::Identity::renew(&Member { run: update.id().run, ..self.me().clone() })
-            {
-                // A former life of this node had a higher run: this one has to come after it.
-                let _ = self.core.change_identity(renewed.clone(), &mut self.outside);
-                self.actions.push(Action::Rejoined(renewed));
-                break;
-            }
-        }
-        let admitted = self.admit(&mut packet);
-        let result = match admitted {
-            Admitted::Whole => self.core.handle_data(bytes, &mut self.outside),
-            Admitted::Part => self.core.handle_data(&packet.write(), &mut self.outside),
-            Admitted::Nothing => return,
-        };
-        if result.is_err() {
-            self.refused += 1;
-        }
-        self.settle(now);
-    }
-
-    /// Takes out of `packet` what there is no room for: unknown members, dead or living.
-    fn admit(&self, packet: &mut Packet<'_>) -> Admitted {
-        let living = self.core.num_members();
-        let is_full_of_dead = self.downs() >= self.settings.down_max;
-        let is_full = living >= self.settings.members_max;
-        if !is_full && !is_full_of_dead {
-            return Admitted::Whole;
-        }
-        let known: BTreeSet<NodeId> = self.core.iter_membership_state().map(|m| m.id().node).collect();
-        if is_full && !known.contains(&packet.header.src.node) {
-            return Admitted::Nothing;
-        }
-        let count = packet.updates.len();
-        packet.updates.retain(|u| {
-            let is_full = if u.state() == foca::State::Down { is_full_of_dead } else { is_full };
-            !is_full || known.contains(&u.id().node)
-        });
-        if packet.updates.len() == count { Admitted::Whole } else { Admitted::Part }
-    }
-
-    fn hear_rumours(&mut self, rumours: Vec<Rumour>, table: &mut Table, now: Duration) {
-        for rumour in rumours {
-            match &rumour {
-                Rumour::Load { node, run, load } => {
-                    if *node == self.me().node || !self.roll.load(*node, *run, load) {
-                        continue;
-                    }
-                    self.actions.push(Action::Load(*node, load.clone()));
-                }
-                Rumour::Shard(descriptor) => {
-                    if !table.learn(descriptor.clone(), now) {
-                        continue;
-                    }
-                    self.actions.push(Action::Heard(descriptor.clone()));
-                }
-                Rumour::Left { node, run } => {
-                    let known = self.core.iter_membership_state().find(|m| m.id().node == *node);
-                    let Some(member) = known.filter(|m| m.id().run <= *run) else { continue };
-                    let down = foca::Member::new(member.id().clone(), member.incarnation(), foca::State::Down);
-                    if *node == self.me().node || !self.roll.leaves(*node, *run) {
-                        continue;
-                    }
-                    let _ = self.core.apply_many(std::iter::once(down), true, &mut self.outside);
-                    self.settle(now);
-                }
-            }
-            self.rumours.add(rumour);
-        }
-    }
-
     /// Moves what the library wants done into timers and actions.
     fn settle(&mut self, now: Duration) {
         // A change of identity leaves the library without a probe until it is asked to look again.
@@ -429,59 +343,6 @@ impl Swim {
             let timers = std::mem::take(&mut self.timers);
             self.timers = timers.into_iter().map(|((at, turn), due)| ((at + late, turn), due)).collect();
         }
-    }
-
-    fn gossip(&mut self, now: Duration) {
-        if self.core.updates_backlog() > 0 {
-            // The packets take the rumours along.
-            let _ = self.core.gossip(&mut self.outside);
-        } else if !self.rumours.is_empty() {
-            let times = self.settings.times(self.core.num_members() + 1);
-            for to in self.draw(self.living(), self.settings.indirect_probes.get()) {
-                let rumours = self.rumours.take(RUMOUR_BYTES, times);
-                if !rumours.is_empty() {
-                    self.send(to, &Envelope::Rumours(rumours));
-                }
-            }
-        }
-        self.again(Due::Gossip, now);
-    }
-
-    fn sync(&mut self, table: &Table, now: Duration) {
-        for to in self.draw(self.living(), 1) {
-            self.send(to, &sync::sums(table));
-        }
-        self.again(Due::Sync, now);
-    }
-
-    /// Addresses some members that are down: a partition may have healed.
-    fn rejoin(&mut self, now: Duration) {
-        let (me, roll) = (self.me().node, &self.roll);
-        let downs = self.core.iter_membership_state().filter(|m| m.state() == foca::State::Down);
-        let lost = downs.map(foca::Member::id).filter(|m| m.node != me && !roll.has_left(m));
-        let lost: BTreeMap<NodeId, Member> = lost.map(|m| (m.node, m.clone())).collect();
-        for node in self.draw(lost.keys().copied().collect(), REJOIN_COUNT) {
-            if let Some(member) = lost.get(&node) {
-                let _ = self.core.announce(member.clone(), &mut self.outside);
-            }
-        }
-        self.again(Due::Rejoin, now);
-    }
-
-    /// Forgets who has been down for long, and who is beyond what is remembered.
-    fn forget(&mut self, now: Duration) {
-        let downs = self.core.iter_membership_state().filter(|m| m.state() == foca::State::Down);
-        let mut downs: Vec<Member> = downs.map(|m| m.id().clone()).collect();
-        downs.sort_by_cached_key(|m| (self.roll.down_since(m.node, now), m.node));
-        let too_many = downs.len().saturating_sub(self.settings.down_max);
-        for (i, member) in downs.into_iter().enumerate() {
-            let since = self.roll.down_since(member.node, now);
-            if i < too_many || now.saturating_sub(since) >= self.settings.forget_after {
-                let _ = self.core.handle_timer(Timer::RemoveDown(member), &mut self.outside);
-            }
-        }
-        let known = self.core.iter_membership_state().map(|m| m.id().node).collect();
-        self.roll.keep(&known);
     }
 
     fn downs(&self) -> usize {
@@ -532,12 +393,6 @@ impl Swim {
             self.actions.push(Action::Send { to, bytes: envelope.encode().into() });
         }
     }
-}
-
-enum Admitted {
-    Whole,
-    Part,
-    Nothing,
 }
 
 #[cfg(test)]

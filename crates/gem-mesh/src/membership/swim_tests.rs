@@ -1,5 +1,7 @@
 //! Whole meshes on one thread: virtual time, a network that loses, doubles, delays and cuts.
 
+use std::collections::BTreeSet;
+
 use gem_types::{GroupId, Incarnation, Position, Prefix};
 
 use super::*;
@@ -20,6 +22,8 @@ struct Faults {
     delay_ms: u64,
     /// Ways that are cut, from and to.
     cut: BTreeSet<(usize, usize)>,
+    /// A node that is stopped, and until when: its timers and messages wait.
+    asleep: Option<(usize, Duration)>,
 }
 
 struct World {
@@ -128,13 +132,22 @@ impl World {
         let end = self.now + time;
         loop {
             let message = self.flying.keys().next().copied();
-            let timer = self.nodes.iter().filter_map(|(n, node)| Some((node.swim.next_timer()?, *n))).min();
+            let awake_at =
+                |n| self.faults.asleep.filter(|(asleep, _)| *asleep == n).map_or(Duration::ZERO, |(_, at)| at);
+            let timers =
+                self.nodes.iter().filter_map(|(n, node)| Some((node.swim.next_timer()?.max(awake_at(*n)), *n)));
+            let timer = timers.min();
             let at = message.map(|(at, _)| at).into_iter().chain(timer.map(|(at, _)| at)).min();
             let Some(at) = at.filter(|at| *at <= end) else { break };
             self.now = self.now.max(at);
             if let Some(key) = message.filter(|(m, _)| *m == at) {
                 let (from, to, bytes) = self.flying.remove(&key).unwrap();
                 let Some(n) = self.number(to).filter(|n| !self.faults.cut.contains(&(from, *n))) else { continue };
+                if let Some((_, awake_at)) = self.faults.asleep.filter(|(asleep, until)| *asleep == n && *until >= at) {
+                    // It looks at its timers first.
+                    self.flying.insert((awake_at + Duration::from_micros(key.1), key.1), (from, to, bytes));
+                    continue;
+                }
                 let parts: [&[u8]; 3] = [&self.trace.to_be_bytes(), &self.now.as_nanos().to_be_bytes(), &bytes];
                 self.trace = Position::of(&parts).0;
                 let node = self.nodes.get_mut(&n).unwrap();
@@ -296,8 +309,8 @@ fn draining_is_heard_of_without_a_flap() {
 /// Storms of every kind, then quiet: all live nodes agree.
 #[test]
 fn all_agree_once_faults_stop() {
-    for seed in 0..12 {
-        let nodes = [3, 5, 8, 20][seed as usize % 4];
+    for seed in 0..16 {
+        let nodes = if seed == 15 { 50 } else { [3, 5, 8, 20][seed as usize % 4] };
         let mut world = World::new(seed, nodes);
         world.seconds(5);
         let mut epoch = 1;
@@ -307,6 +320,7 @@ fn all_agree_once_faults_stop() {
                 doubled: world.random.random_range(0.0..0.3),
                 delay_ms: world.random.random_range(1..300),
                 cut: BTreeSet::new(),
+                asleep: None,
             };
             let boundary = world.random.random_range(0..nodes);
             let is_one_way = world.random.random_bool(0.5);
@@ -365,6 +379,30 @@ fn a_partition_of_two_heals_by_itself() {
     world.assert_one_view();
 }
 
+/// A newcomer missed all rumours: tables are compared until it knows everything.
+#[test]
+fn a_large_table_reaches_a_newcomer() {
+    let mut world = World::new(4, 3);
+    world.seconds(5);
+    let shard = |group: u64| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&Position::of(&[&group.to_be_bytes()]).0.to_be_bytes());
+        let prefix = Prefix::new(group << 50, 14).unwrap();
+        Descriptor { prefix, group: GroupId(id), epoch: 1, seats: vec![], leader: Some(NodeId([1; 32])), term: 1 }
+    };
+    for node in world.nodes.values_mut() {
+        node.table = Table::new(id(0), 10_000);
+        (0..5000).for_each(|group| assert!(node.table.learn(shard(group), world.now)));
+    }
+    world.start(3);
+    world.nodes.get_mut(&3).unwrap().table = Table::new(id(3), 10_000);
+    world.shards = 5000;
+    world.seconds(20);
+    world.assert_one_view();
+    let newcomer = &world.nodes[&3];
+    assert_eq!(newcomer.told.iter().filter(|(_, a)| matches!(a, Action::Heard(_))).count(), 5000);
+}
+
 /// One way is cut: the others vouch for the node that one of them can't reach.
 #[test]
 fn one_cut_way_takes_no_one_down() {
@@ -380,7 +418,7 @@ fn one_cut_way_takes_no_one_down() {
 fn loss_and_delay_alone_take_no_one_down() {
     let mut world = World::new(6, 10);
     world.seconds(10);
-    world.faults = Faults { loss: 0.1, doubled: 0.1, delay_ms: 60, cut: BTreeSet::new() };
+    world.faults = Faults { loss: 0.1, doubled: 0.1, delay_ms: 60, cut: BTreeSet::new(), asleep: None };
     world.seconds(300);
     world.assert_one_view();
     let downs: usize = (0..10).map(|n| world.downs(n).len()).sum();
@@ -401,11 +439,30 @@ fn a_sleeper_doubts_itself() {
     assert!(world.downs(0).is_empty(), "{:?}", world.downs(0));
 }
 
+/// A node that sleeps while it suspects another gives that one its time to speak up all the same.
+#[test]
+fn the_time_asleep_counts_against_no_one() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 2);
+        world.seconds(5);
+        world.faults.cut = [(0, 1), (1, 0)].into();
+        let is_suspect = |world: &World| world.nodes[&0].swim.members()[0].1 == State::Suspect;
+        while !is_suspect(&world) {
+            world.run(Duration::from_millis(10));
+        }
+        world.faults.cut.clear();
+        world.faults.asleep = Some((0, world.now + Duration::from_secs(4)));
+        world.seconds(30);
+        world.assert_one_view();
+        assert!(world.downs(0).is_empty(), "seed {seed}: {:?}", world.downs(0));
+    }
+}
+
 #[test]
 fn one_seed_one_trace() {
     let trace = |seed| {
         let mut world = World::new(seed, 8);
-        world.faults = Faults { loss: 0.1, doubled: 0.1, delay_ms: 50, cut: BTreeSet::new() };
+        world.faults = Faults { loss: 0.1, doubled: 0.1, delay_ms: 50, cut: BTreeSet::new(), asleep: None };
         world.seconds(10);
         world.publish(1, 1, 1);
         world.nodes.remove(&3);
