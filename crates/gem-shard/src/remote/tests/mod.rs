@@ -96,6 +96,12 @@ fn every_kind_has_a_number_of_its_own() {
     assert_eq!((Kind::of(0), Kind::of(19)), (None, None));
 }
 
+#[test]
+fn an_answer_to_another_call_is_refused() {
+    let parts = Answer::Answered(Output::Done).encode(Kind::Trim);
+    assert!(Answer::decode(&parts, Kind::Trim).is_ok() && Answer::decode(&parts, Kind::Seek).is_err());
+}
+
 fn target_of(call: &Call) -> Target {
     let target = Target { group: GroupId([1; 16]), prefix: Prefix::ROOT, epoch: 3, position: None, is_read_any: true };
     Request::new(target, call.clone()).target
