@@ -181,6 +181,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn more_batches_than_parts_stand_in_the_head() {
+        let batch = batch(INLINE_MAX, Some(4));
+        let mut out = PartsWriter::new(1);
+        (0..PARTS_MAX + 5).for_each(|_| out.batch(&batch));
+        let parts = out.finish();
+        assert_eq!(parts.len(), PARTS_MAX);
+        let mut reader = PartsReader::new(&parts, 1, "test").unwrap();
+        assert!((0..PARTS_MAX + 5).all(|_| reader.batch().as_ref() == Ok(&batch)));
+        reader.end().unwrap();
+    }
+
+    #[test]
     fn what_is_left_over_is_refused() {
         let mut out = PartsWriter::new(1);
         out.batch(&batch(5000, None));

@@ -51,6 +51,10 @@ const RETRY_AFTER_MS: u64 = 200;
 pub trait Pipe: Send + Sync + 'static {
     /// Sends `request` and waits, `wait` at the most, for its answer. The other side answers with
     /// [`answer`](super::answer), [`redirect`](super::redirect) or [`refuse`](super::refuse).
+    ///
+    /// Requests for one position ([`target`](super::target)) should be sent in the order in which
+    /// this was called: a producer's batches that overtake one another are refused as out of order,
+    /// and cost a repeat.
     fn call(
         &self,
         request: Vec<Bytes>,

@@ -3,7 +3,8 @@
 //! What it is: [`target`] tells a node for which shard a request is, so that it can find the log or
 //! [`redirect`]; [`answer`] decodes the rest, makes the call and encodes what it came to.
 //!
-//! What it is not: it knows neither who leads nor what the node holds.
+//! What it is not: it knows neither who leads nor what the node holds. The node checks both before
+//! it calls [`answer`]: a shard that has no leader yet makes a call wait instead of moving on.
 
 use std::sync::Arc;
 
