@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use gem_shard::dispatch::DispatchConfig;
-use gem_shard::raft::transport::Alone;
 use gem_shard::shard::GatheredShards;
 use gem_shard::{ProposerConfig, Shard, ShardConfig, ShardDeps};
 use gem_store::budget::{Budget, Charge, Class};
 use gem_store::cache::TailCache;
 use gem_store::disk::{DirLock, Disk, OsDisk};
 use gem_store::gather::{GatherConfig, Gatherer};
+use gem_mesh::control::Keeper;
+use gem_mesh::membership::{Member, State};
 use gem_store::identity::{Founding, FoundingConfig};
 use gem_store::index::rocks::RocksStores;
 use gem_store::journal::{Journal, JournalConfig, WriterThread, spawn_writer_thread};
@@ -31,7 +32,11 @@ use crate::memory::Shares;
 use crate::metrics::Metrics;
 use crate::ready::Ready;
 use crate::rest::{self, App};
-use crate::router::LocalRouter;
+use crate::mesh::join::{self, BookFile, MeshError};
+use crate::mesh::place::PlaceSettings;
+use crate::mesh::raft::RaftLinks;
+use crate::mesh::routes::MeshRoutes;
+use crate::mesh::{Mesh, MeshConfig, load};
 use crate::serve::{Routers, Server};
 use crate::shards::Shards;
 
@@ -42,7 +47,13 @@ const STOP_SERVER: Duration = Duration::from_secs(3);
 /// for the ends of streams,
 const STOP_STREAMS: Duration = Duration::from_secs(1);
 /// and for the gatherer's step at work. Shards have 8 of their own.
+const STOP_HAND_OVER: Duration = Duration::from_secs(2);
+/// How long a start waits until it knows who leads every part of the ring. A mesh without a
+/// majority is not waited for: readiness says so.
+const ROUTED_WAIT: Duration = Duration::from_secs(10);
 const STOP_GATHER: Duration = Duration::from_secs(2);
+/// The voters of a shard in a mesh of three or more.
+const REPLICAS: u32 = 3;
 /// Threads that read files, and how many reads may wait for them.
 const READ_THREADS: usize = 4;
 const READS_WAITING: usize = 1024;
@@ -76,6 +87,17 @@ pub enum NodeError {
         /// What is wrong.
         error: io::Error,
     },
+    /// A replica.
+    #[error("the replica of group {group} cannot be opened: {error}")]
+    Replica {
+        /// Of which group.
+        group: GroupId,
+        /// What is wrong.
+        error: io::Error,
+    },
+    /// The mesh.
+    #[error("{0}")]
+    Mesh(#[from] MeshError),
     /// A shard did not begin to serve.
     #[error("{0}")]
     Serving(gem_types::Error),
@@ -89,6 +111,7 @@ pub struct Node {
     gateway: Arc<Gateway>,
     ready: Arc<Ready>,
     shards: Shards,
+    mesh: Mesh,
     gather: GatherThread,
     // In the order in which they must go: the journal after the shards, the lock last.
     writer: WriterThread,
@@ -104,8 +127,7 @@ impl Node {
         let disk: Arc<dyn Disk> = Arc::new(OsDisk);
         let dir: PathBuf = config.data.clone();
         let lock = DirLock::acquire(&dir)?;
-        let founding = FoundingConfig { k: config.shards_log2, secret: None };
-        let (identity, founded) = Identity::load_or_found(&*disk, &dir, &*random, &founding)?;
+        let (identity, founded, members) = identify(config, &*disk, &dir, &random).await?;
 
         let address = config.listen;
         let starting = Routers { rest: rest::starting(), grpc: crate::grpc::starting() };
@@ -122,9 +144,12 @@ impl Node {
 
         let metrics = Arc::new(Metrics::new(config.metrics_topics as usize));
         let local = Shards::default();
-        let router = Arc::new(LocalRouter(local.clone()));
+        let keeper = Keeper::new(Box::new(BookFile { disk: disk.clone(), path: dir.join("mesh-book.json") }));
+        let mesh_config = mesh_config(config, &identity, server.address, members);
+        let mut mesh = Mesh::start(mesh_config, local.clone(), keeper, clock.clone(), random.clone()).await?;
+        let router = Arc::new(MeshRoutes(mesh.router.clone()));
         let gateway =
-            Gateway::new(router.clone(), clock.clone(), random, settings(config), metrics.clone(), budget.clone());
+            Gateway::new(router, clock.clone(), random, settings(config), metrics.clone(), budget.clone());
         let gateway = Arc::new(gateway);
         let deps = ShardDeps {
             replica: identity.replica(),
@@ -135,21 +160,37 @@ impl Node {
             reads: Reads::new(Arc::new(ReadThreads::new(READ_THREADS, READS_WAITING)?)),
             tail_cache: TailCache::new(budget.clone(), shares.tail_cache),
             budget: budget.clone(),
-            clock,
+            clock: clock.clone(),
             secret: ring::digest(&[b"gem delivery tokens", identity.secret.as_bytes()]),
             dead_letters: Arc::new(DeadLetterPublisher(gateway.clone())),
-            transport: Arc::new(Alone),
+            transport: Arc::new(RaftLinks(mesh.calls.clone())),
             config: shard_config(config, &shares),
         };
         let shards = open_shards(&deps, &identity, founded, &*disk, &dir).await?;
-        shards.iter().cloned().for_each(|shard| local.put(shard));
-        let serving = shards.iter().map(|shard| shard.serving(SERVING_WAIT));
+        mesh.placer.begin(deps);
+        shards.iter().cloned().for_each(|shard| mesh.placer.put(shard));
+        // A replica with others waits for their votes; one that is alone must be able to lead.
+        let alone = shards.iter().filter(|shard| shard.view().seats.len() == 1);
+        let serving = alone.map(|shard| shard.serving(SERVING_WAIT));
         try_join_all(serving).await.map_err(NodeError::Serving)?;
+        mesh.routed(ROUTED_WAIT).await;
         let all = local.clone();
         let host = Arc::new(GatheredShards::new(Arc::new(move || all.all())));
         let gatherer = Gatherer::new(journal.clone(), objects.clone(), host.clone(), gather_config(config))?;
         let gather = GatherThread::start(gatherer, host, journal.clone())?;
         show(&metrics, &budget, &journal, &objects);
+        show_mesh(&metrics, &mesh, &local);
+        mesh.spawn(load::tell(
+            mesh.agent.clone(),
+            load::Gauges {
+                shards: local.clone(),
+                budget: budget.clone(),
+                memory_limit: shares.total,
+                journal: journal.clone(),
+                objects: objects.clone(),
+                clock,
+            },
+        ));
 
         let ready = Arc::new(ready(&local, &journal));
         let grpc = crate::grpc::routes(gateway.clone()).await;
@@ -157,7 +198,7 @@ impl Node {
         server.serve(Routers { rest, grpc });
         ready.set();
         tracing::info!(node = %identity.node, mesh = %identity.mesh, address = %server.address, "takes traffic");
-        Ok(Node { identity, server, gateway, ready, shards: local, gather, writer, _index_memory: index_memory, _lock: lock })
+        Ok(Node { identity, server, gateway, ready, shards: local, mesh, gather, writer, _index_memory: index_memory, _lock: lock })
     }
 
     /// The node's id.
@@ -170,11 +211,17 @@ impl Node {
         format!("http://{}", self.server.address)
     }
 
+    /// Where the mesh reaches it.
+    pub fn mesh_address(&self) -> std::net::SocketAddr {
+        self.mesh.address()
+    }
+
     /// Stops in order: takes no more work, ends what is at work, flushes, closes. Within 15
     /// seconds.
     pub async fn shutdown(self) {
         self.ready.unset("this node is stopping");
         self.gateway.draining.cancel();
+        self.mesh.hand_over(&self.shards, STOP_HAND_OVER).await;
         let server = self.server.stop(STOP_SERVER);
         tokio::join!(server, self.gather.stop(STOP_GATHER));
         self.gateway.tasks.finish(STOP_STREAMS).await;
@@ -186,6 +233,7 @@ impl Node {
                 tracing::warn!(%prefix, %error, "a shard was not closed cleanly");
             }
         }
+        self.mesh.stop().await;
         self.writer.stop();
     }
 }
@@ -198,18 +246,81 @@ async fn open_shards(
     disk: &dyn Disk,
     dir: &std::path::Path,
 ) -> Result<Vec<Arc<Shard>>, NodeError> {
-    let groups: Vec<_> = Prefix::tiles(identity.k).map(|p| (p, GroupId::founding(identity.mesh, p))).collect();
     if founded != Founding::Founded {
-        for (prefix, group) in &groups {
-            let made = Shard::found(deps, *group, *prefix).await;
-            made.map_err(|error| NodeError::Shard { prefix: *prefix, error })?;
+        for (prefix, group) in Prefix::tiles(identity.k).map(|p| (p, GroupId::founding(identity.mesh, p))) {
+            let made = Shard::found(deps, group, prefix).await;
+            made.map_err(|error| NodeError::Shard { prefix, error })?;
         }
         identity.mark_founded(disk, dir)?;
     }
-    let opens = groups.into_iter().map(|(prefix, group)| async move {
-        Shard::open(deps.clone(), group).await.map_err(|error| NodeError::Shard { prefix, error })
+    // What is here is what the journal knows: replicas come and go.
+    let opens = Shard::groups_of(&deps.journal).into_iter().map(|group| async move {
+        Shard::open(deps.clone(), group).await.map_err(|error| NodeError::Replica { group, error })
     });
     try_join_all(opens).await
+}
+
+/// Who the node is: what its directory says, or, with `join`, a node of the mesh that lets it in,
+/// or, in an empty directory without, the founder of one.
+async fn identify(
+    config: &Config,
+    disk: &dyn Disk,
+    dir: &std::path::Path,
+    random: &Arc<dyn Random>,
+) -> Result<(Identity, Founding, Vec<Member>), NodeError> {
+    let secret = secret(config)?;
+    let founding = FoundingConfig { k: config.shards_log2, secret: secret.clone() };
+    if config.join.is_empty() || Identity::is_in(disk, dir) {
+        let (identity, founded) = Identity::load_or_found(disk, dir, &**random, &founding)?;
+        if secret.is_some_and(|secret| secret != identity.secret) {
+            return Err(NodeError::Mesh(MeshError::Other(format!(
+                "the join secret given is not that of the mesh in {}: leave it out, or start with an empty directory",
+                dir.display()
+            ))));
+        }
+        return Ok((identity, founded, Vec::new()));
+    }
+    let secret = secret.ok_or_else(|| {
+        let what = "to join a mesh its secret is needed: give --secret-file FILE or GEM_SECRET; it lies in join-secret in the data directory of the mesh's nodes";
+        NodeError::Mesh(MeshError::Other(what.into()))
+    })?;
+    let key = Identity::draw_key(&**random);
+    let joined = join::first(&config.join, config.mesh, &key, &secret, random.clone()).await?;
+    let identity = Identity::adopt(disk, dir, &**random, key, joined.mesh, joined.k, secret)?;
+    tracing::info!(mesh = %identity.mesh, members = joined.members.len(), "joined a mesh");
+    Ok((identity, Founding::Founded, joined.members))
+}
+
+/// The join secret that was given: a file goes before the variable.
+fn secret(config: &Config) -> Result<Option<String>, NodeError> {
+    let given = match &config.secret_file {
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            let why = |error| format!("the secret file {} can't be read: {error}", path.display());
+            Some(read.map_err(|error| NodeError::Mesh(MeshError::Other(why(error))))?)
+        }
+        None => std::env::var("GEM_SECRET").ok(),
+    };
+    Ok(given.map(|secret| secret.trim().to_owned()).filter(|secret| !secret.is_empty()))
+}
+
+fn mesh_config(
+    config: &Config,
+    identity: &Identity,
+    http: std::net::SocketAddr,
+    members: Vec<Member>,
+) -> MeshConfig {
+    MeshConfig {
+        identity: identity.clone(),
+        control: config.mesh,
+        bulk: config.mesh_bulk,
+        is_flexible: !config.is_given("mesh"),
+        http: format!("http://{http}"),
+        zone: config.zone.clone().unwrap_or_default(),
+        name: config.name.clone().unwrap_or_default(),
+        place: PlaceSettings { replicas: REPLICAS, replace_after: config.replace_after },
+        members,
+    }
 }
 
 fn settings(config: &Config) -> Settings {
@@ -265,6 +376,17 @@ fn ready(shards: &Shards, journal: &Journal) -> Ready {
         Some(error) => Some(format!("the journal cannot be written: {error}; restart the node")),
         None => shards.trouble(),
     })
+}
+
+fn show_mesh(metrics: &Metrics, mesh: &Mesh, shards: &Shards) {
+    let agent = mesh.agent.clone();
+    let nodes = move || {
+        let lives = |state: &State| matches!(state, State::Alive | State::Suspect);
+        1 + agent.others().iter().filter(|(_, state)| lives(state)).count() as u64
+    };
+    metrics.gauge("gem_mesh_nodes", "Nodes of the mesh that answer, this one included", Box::new(nodes));
+    let held = shards.clone();
+    metrics.gauge("gem_shards", "Replicas of shards that this node holds", Box::new(move || held.all().len() as u64));
 }
 
 fn show(metrics: &Metrics, budget: &Budget, journal: &Journal, objects: &Objects) {

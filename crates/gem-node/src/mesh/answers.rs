@@ -129,7 +129,7 @@ impl Inbound {
                 Err(error) => return refused(error),
             };
             let parts = match super::routes::serving(&shards, &agent, &target).await {
-                Ok(shard) => remote::answer(shard, &parts).await,
+                Ok(shard) => remote::answer(shard, parts).await,
                 Err(hint) => remote::redirect(hint),
             };
             Parcel { kind: kinds::SHARD, parts }

@@ -299,6 +299,20 @@ impl Mesh {
         self.tasks.spawn(task);
     }
 
+    /// Waits, `wait` at the most, until it is known who leads every part of the ring.
+    pub async fn routed(&self, wait: Duration) {
+        let mut learned = self.agent.learned();
+        let all = async {
+            while !self.router.is_whole() {
+                // What is learned of this node's own shards is not announced: looked at now and then.
+                let _ = tokio::time::timeout(Duration::from_millis(50), learned.changed()).await;
+            }
+        };
+        if tokio::time::timeout(wait, all).await.is_err() {
+            tracing::warn!("it is not known who leads some parts of the ring: serves the others");
+        }
+    }
+
     /// Hands leadership of every shard to another voter, as far as there are any.
     pub async fn hand_over(&self, shards: &Shards, wait: Duration) {
         let handed = shards.all().into_iter().filter(|shard| matches!(shard.status(), Status::Leading { .. })).map(

@@ -78,6 +78,19 @@ impl MeshRouter {
         tiles
     }
 
+    /// Whether the known prefixes tile the ring, and each has a leader.
+    pub fn is_whole(&self) -> bool {
+        let mut next = Some(0u64);
+        for prefix in self.prefixes() {
+            let has_leader = self.led_here(prefix.first()).is_some() || self.leader_of(prefix.first()).is_some();
+            if next != Some(prefix.first().0) || !has_leader {
+                return false;
+            }
+            next = prefix.last().0.checked_add(1);
+        }
+        next.is_none()
+    }
+
     /// The shard here that holds `position` and may judge.
     fn led_here(&self, position: Position) -> Option<Arc<Shard>> {
         let shard = self.shards.holding(position)?;

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt;
 use gem_mesh::{Calls, Parcel};
 use gem_shard::{Shard, ShardDeps, Status};
 use gem_types::seams::{Clock, Random};
@@ -244,12 +243,13 @@ impl Placer {
         let now = self.clock.monotonic();
         for shard in self.shards.all() {
             let (group, view) = (shard.id(), shard.view());
-            let mut state = self.state();
-            if view.seats.contains_key(&shard.replica()) && view.applied > 0 {
-                state.made.remove(&group);
-            }
-            let is_new = state.made.get(&group).is_some_and(|at| now.saturating_sub(*at) < UNUSED_FOR);
-            drop(state);
+            let is_new = {
+                let mut state = self.state();
+                if view.seats.contains_key(&shard.replica()) && view.applied > 0 {
+                    state.made.remove(&group);
+                }
+                state.made.get(&group).is_some_and(|at| now.saturating_sub(*at) < UNUSED_FOR)
+            };
             if is_new || matches!(shard.status(), Status::Leading { .. }) {
                 continue;
             }
@@ -273,7 +273,7 @@ impl Placer {
             self.lead();
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(5) {
-                self.clean().boxed().await;
+                self.clean().await;
             }
         }
     }
