@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 
 mod keys;
 mod units;
@@ -199,6 +200,16 @@ impl Config {
             let allowed = "a loopback address, or any together with insecure: there is no encryption and no login yet";
             return beside("listen", allowed.into());
         }
+        if self.mesh_bulk.is_none() && self.mesh.port() == u16::MAX {
+            return beside("mesh", "a port below 65535, unless mesh_bulk is given: it takes the port after".into());
+        }
+        // A default that is in the way gives way; what was asked for does not.
+        if self.is_given("mesh") && same(self.mesh, self.listen) {
+            return beside("mesh", "an address other than listen's".into());
+        }
+        if self.mesh_bulk.is_some_and(|bulk| same(bulk, self.mesh) || same(bulk, self.listen)) {
+            return beside("mesh_bulk", "an address other than those of mesh and listen".into());
+        }
         let least = 2 * self.max_batch as u64;
         if self.journal_file_size < least {
             return beside("journal_file_size", format!("at least {}: twice max_batch", format_size(least)));
@@ -208,6 +219,22 @@ impl Config {
             return beside("journal_limit", format!("at least {}: four times journal_file_size", format_size(least)));
         }
         Ok(())
+    }
+
+    /// Whether `key` was given, by a flag, a variable or the file: its value is no default.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(|(_, source)| *source != Source::Default)
+    }
+
+    /// Where bulk links listen: `mesh_bulk`, or the port after `mesh`'s; any free one where that
+    /// takes any.
+    pub fn mesh_bulk_address(&self) -> SocketAddr {
+        let next = match self.mesh.port() {
+            0 => 0,
+            // The relations of keys rule the last port out.
+            port => port.saturating_add(1),
+        };
+        self.mesh_bulk.unwrap_or(SocketAddr::new(self.mesh.ip(), next))
     }
 
     /// The limits on what clients send.
@@ -275,13 +302,29 @@ fn set(
     Ok(())
 }
 
+/// Whether two addresses to listen on are one; port 0 is a different one each time.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    one == other && one.port() != 0
+}
+
 /// The keys and values of `gem.toml`, values as text.
 fn read_file(text: &str) -> Result<Vec<(String, String)>, ConfigError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string()))?;
     Ok(table
         .into_iter()
-        .map(|(key, value)| (key, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
+        .map(|(name, value)| {
+            let is_list = KEYS.iter().any(|key| key.name == name && key.kind.is_list());
+            let list = if is_list { joined(&value) } else { None };
+            let text = list.or_else(|| value.as_str().map(str::to_owned)).unwrap_or_else(|| value.to_string());
+            (name, text)
+        })
         .collect())
+}
+
+/// A list of strings with commas between them.
+fn joined(value: &toml::Value) -> Option<String> {
+    let parts = value.as_array()?.iter().map(toml::Value::as_str).collect::<Option<Vec<_>>>()?;
+    Some(parts.join(","))
 }
 
 /// Appends `text` as comment lines of at most 100 characters.

@@ -26,6 +26,21 @@ pub struct NodeArgs {
     /// Allows an address off loopback although there is no encryption and no login yet.
     #[arg(long)]
     insecure: bool,
+    /// The address for the mesh's other nodes; bulk links take the next port.
+    #[arg(long, value_name = "ADDR")]
+    mesh: Option<String>,
+    /// The address for bulk links [default: the port after --mesh].
+    #[arg(long, value_name = "ADDR")]
+    mesh_bulk: Option<String>,
+    /// The mesh address of a node to join through; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    join: Vec<String>,
+    /// The file that holds the join secret; without it $GEM_SECRET holds the secret itself.
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<String>,
+    /// What fails together with this node: a rack, a room, an availability zone.
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
     /// A name for people, in logs and tables.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -61,9 +76,15 @@ impl NodeArgs {
 
     fn flags(&self) -> BTreeMap<String, String> {
         let insecure = self.insecure.then(|| "true".to_owned());
+        let join = (!self.join.is_empty()).then(|| self.join.join(","));
         let given = [
             ("data", &self.data),
             ("listen", &self.listen),
+            ("mesh", &self.mesh),
+            ("mesh-bulk", &self.mesh_bulk),
+            ("join", &join),
+            ("secret-file", &self.secret_file),
+            ("zone", &self.zone),
             ("insecure", &insecure),
             ("name", &self.name),
             ("memory", &self.memory),

@@ -80,6 +80,26 @@ keys! {
         purpose "The address for clients: REST, gRPC and metrics on one port.",
         relation "An address off loopback needs `insecure`.",
         choose "Loopback for trying out; an interface's own address to serve other machines.";
+    mesh: SocketAddr = "127.0.0.1:7401" in Kind::Address,
+        purpose "The address for the mesh's other nodes, over QUIC (UDP): encrypted, and only members are let in.",
+        relation "Bulk links take `mesh_bulk`. Needs no `insecure` off loopback.",
+        choose "An address that every other node reaches; loopback where all nodes share one machine.";
+    mesh_bulk: Option<SocketAddr> = "" in Kind::OptionalAddress,
+        purpose "The address for the mesh's bulk links: replication and copies of replicas.",
+        relation "Without one: `mesh`'s address, with the port after it.",
+        choose "None, unless that port is taken or another network should carry the bulk of the traffic.";
+    join: Vec<SocketAddr> = "" in Kind::Addresses(64),
+        purpose "Mesh addresses of nodes to join through; any that answers will do.",
+        relation "With it nothing is ever founded; needs `secret_file` or `$GEM_SECRET`. A member knows its mesh and no longer needs it.",
+        choose "`mesh` of two or three nodes that run most of the time.";
+    secret_file: Option<PathBuf> = "" in Kind::OptionalPath,
+        purpose "The file that holds the join secret, which lets a node into its mesh.",
+        relation "Goes before `$GEM_SECRET`. A founding without a secret makes one and writes it to `join-secret` in `data`.",
+        choose "A copy of the founding node's `join-secret`, readable to the node's user alone.";
+    zone: Option<String> = "" in Kind::Name(64),
+        purpose "The name of what fails together with this node: a rack, a room, an availability zone.",
+        relation "A shard's replicas lie in different zones as far as there are enough.",
+        choose "The same name for all nodes of one place; none where all are in one.";
     name: Option<String> = "" in Kind::Name(64),
         purpose "A name for people, in logs and tables.",
         relation "Names nothing: the node's id does. Without one the id is shown.",
@@ -138,6 +158,10 @@ keys! {
         purpose "How long a group's member may be silent before what it holds goes to others.",
         relation "A topic's ack timeout ends single leases, whichever comes first.",
         choose "Longer than a consumer's worst pause: garbage collection, a reconnect.";
+    replace_after: Duration = "30s" in Kind::Time(Duration::from_secs(1), Duration::from_secs(86_400)),
+        purpose "How long a node may not answer before its replicas are rebuilt on others.",
+        relation "Rebuilding takes at most `copy_limit` a node.",
+        choose "Longer than a restart of a node or its machine takes; shorter leaves data at risk for less time, and copies more.";
     max_clock_skew: Duration = "5s" in Kind::Time(Duration::from_millis(1), Duration::from_secs(3600)),
         purpose "How far a node's clock may be from the others' before it stops cutting by age and gives leadership away.",
         relation "",
@@ -155,6 +179,10 @@ keys! {
         purpose "Space kept free for what must go on when the disk is full: votes, acks, deletion. Publishes are refused before it is touched.",
         relation "Also leave room for a few files of `journal_file_size`.",
         choose "The default; more where other programs fill the same disk.";
+    copy_limit: u64 = "64MiB" in Kind::Size(64 * KIB, TIB),
+        purpose "The most that a node takes in per second when it rebuilds replicas.",
+        relation "Starts after `replace_after`, or when a node is drained or removed.",
+        choose "What disks and network have left beside publishes: half of it, or so.";
     shards_log2: u8 = "4" in Kind::Count(0, 8),
         purpose "A founding node makes two to the power of this many shards. Later it has no effect: shards split as they grow.",
         relation "",

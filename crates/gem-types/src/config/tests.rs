@@ -87,6 +87,63 @@ fn foreign_variables_are_told_not_refused() {
 }
 
 #[test]
+fn the_mesh_s_defaults_are_those_of_the_contract() {
+    let config = Config::default();
+    assert_eq!(config.mesh.to_string(), "127.0.0.1:7401");
+    assert_eq!((config.mesh_bulk, config.mesh_bulk_address().port()), (None, 7402));
+    assert_eq!((&config.join, &config.secret_file, &config.zone), (&vec![], &None, &None));
+    assert_eq!((config.replace_after, config.copy_limit), (Duration::from_secs(30), 64 << 20));
+    assert!(!config.is_given("mesh") && !config.is_given("nonsense"));
+    assert!(file("mesh = \"127.0.0.1:7401\"").unwrap().is_given("mesh"), "even with the default's value");
+}
+
+#[test]
+fn addresses_to_join_are_a_list_in_the_file_and_divided_by_commas_elsewhere() {
+    let two = ["10.0.0.1:7401", "[::1]:7401"];
+    let texts = [
+        "join = [\"10.0.0.1:7401\", \"[::1]:7401\"]",
+        "join = \"10.0.0.1:7401, [::1]:7401\"",
+        "join = ['10.0.0.1:7401,[::1]:7401']",
+    ];
+    for text in texts {
+        let config = file(text).unwrap();
+        assert_eq!(config.join.iter().map(ToString::to_string).collect::<Vec<_>>(), two, "{text}");
+        let line = config.effective_table().into_iter().find(|line| line.key == "join").unwrap();
+        assert_eq!((line.value, line.source), (two.join(","), Source::File));
+    }
+    let variables = [("GEM_JOIN", "localhost:1,127.0.0.1:2")];
+    assert_eq!(Config::resolve(&given(&[], &variables, texts[0])).unwrap().join.len(), 2);
+    assert!(file("join = []").unwrap().join.is_empty());
+}
+
+#[test]
+fn mesh_addresses_are_checked_beside_each_other() {
+    let bulk = |text: &str| file(text).unwrap().mesh_bulk_address().to_string();
+    assert_eq!(bulk("mesh = \"0.0.0.0:8000\""), "0.0.0.0:8001", "off loopback needs no consent");
+    assert_eq!(bulk("mesh = \"127.0.0.1:0\""), "127.0.0.1:0");
+    assert_eq!(bulk("mesh_bulk = \"10.0.0.1:9\"\nmesh = \"127.0.0.1:65535\""), "10.0.0.1:9");
+    assert!(file("listen = \"127.0.0.1:7401\"").is_ok(), "a default gives way");
+    assert!(file("listen = \"127.0.0.1:0\"\nmesh = \"127.0.0.1:0\"").is_ok());
+    for (text, expected) in [
+        ("mesh = \"127.0.0.1:65535\"", "a port below 65535"),
+        ("mesh = \"127.0.0.1:7400\"", "an address other than listen's"),
+        ("mesh_bulk = \"127.0.0.1:7401\"", "other than those of mesh and listen"),
+        ("join = \"example\"", "IP addresses with their ports"),
+        ("join = \"127.0.0.1:1,,127.0.0.1:2\"", "IP addresses with their ports"),
+        ("join = \"127.0.0.1:0\"", "IP addresses with their ports"),
+        ("join = [1]", "gem.toml: join = \"[1]\""),
+        ("zone = \"a\\u0007\"", "text of at most 64 bytes"),
+        ("replace_after = \"500ms\"", "1s to 1d"),
+        ("copy_limit = \"1KiB\"", "64KiB to 1TiB"),
+    ] {
+        let error = file(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    let many = vec!["127.0.0.1:1"; 65].join(",");
+    assert!(Config::resolve(&given(&[("join", &many)], &[], "")).is_err());
+}
+
+#[test]
 fn off_loopback_needs_consent() {
     let flags = [("listen", "0.0.0.0:0"), ("insecure", "true")];
     assert_eq!(Config::resolve(&given(&flags, &[], "")).unwrap().listen.port(), 0);

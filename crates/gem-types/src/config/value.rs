@@ -38,9 +38,15 @@ pub enum LogFormat {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     Path,
+    /// Empty means: not given.
+    OptionalPath,
     /// Text without control characters; at most so many bytes. Empty means: not given.
     Name(usize),
     Address,
+    /// Empty means: not given.
+    OptionalAddress,
+    /// Addresses, with commas between them; at most so many.
+    Addresses(usize),
     Switch,
     LogFormat,
     /// A number, from … to.
@@ -57,8 +63,11 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Path(PathBuf),
+    OptionalPath(Option<PathBuf>),
     Name(String),
     Address(SocketAddr),
+    OptionalAddress(Option<SocketAddr>),
+    Addresses(Vec<SocketAddr>),
     Switch(bool),
     LogFormat(LogFormat),
     Number(u64),
@@ -67,20 +76,35 @@ pub(super) enum Value {
     Time(Duration),
 }
 
+fn read_path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| text.into())
+}
+
+fn read_address(text: &str) -> Option<SocketAddr> {
+    // Names need a resolver; this one never changes its meaning.
+    text.trim().replace("localhost:", "127.0.0.1:").parse().ok()
+}
+
 impl Kind {
     /// Reads `text`; `None` where it is no such value or out of range.
     pub fn read(&self, text: &str) -> Option<Value> {
         let text = text.trim();
         match *self {
-            Kind::Path => (!text.is_empty() && !text.contains('\0')).then(|| Value::Path(text.into())),
+            Kind::Path => read_path(text).map(Value::Path),
+            Kind::OptionalPath if text.is_empty() => Some(Value::OptionalPath(None)),
+            Kind::OptionalPath => read_path(text).map(|path| Value::OptionalPath(Some(path))),
             Kind::Name(most) => {
                 let fits = text.len() <= most && !text.chars().any(char::is_control);
                 fits.then(|| Value::Name(text.into()))
             }
-            Kind::Address => {
-                // Names need a resolver; this one never changes its meaning.
-                let text = text.replace("localhost:", "127.0.0.1:");
-                text.parse().ok().map(Value::Address)
+            Kind::Address => read_address(text).map(Value::Address),
+            Kind::OptionalAddress if text.is_empty() => Some(Value::OptionalAddress(None)),
+            Kind::OptionalAddress => read_address(text).map(|address| Value::OptionalAddress(Some(address))),
+            Kind::Addresses(_) if text.is_empty() => Some(Value::Addresses(Vec::new())),
+            Kind::Addresses(most) => {
+                let addresses = text.split(',').map(|part| read_address(part).filter(|address| address.port() != 0));
+                let addresses = addresses.collect::<Option<Vec<_>>>()?;
+                (addresses.len() <= most).then_some(Value::Addresses(addresses))
             }
             Kind::Switch => match text {
                 "true" => Some(Value::Switch(true)),
@@ -111,6 +135,11 @@ impl Kind {
     pub fn allowed(&self) -> String {
         match *self {
             Kind::Path => "a path".into(),
+            Kind::OptionalPath => "a path, or nothing".into(),
+            Kind::OptionalAddress => "an IP address and a port, like 10.0.0.1:7402, or nothing".into(),
+            Kind::Addresses(most) => format!(
+                "IP addresses with their ports and commas between, like 10.0.0.1:7401,10.0.0.2:7401; at most {most}"
+            ),
             Kind::Name(most) => format!("text of at most {most} bytes, or nothing"),
             Kind::Address => {
                 "an IP address and a port, like 127.0.0.1:7400 or [::1]:7400; port 0 takes any free one".into()
@@ -126,6 +155,11 @@ impl Kind {
         }
     }
 
+    /// Whether such a value may be a list in TOML.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Kind::Addresses(_))
+    }
+
     /// Whether TOML needs quotes around such a value.
     pub fn is_quoted(&self) -> bool {
         !matches!(self, Kind::Switch | Kind::Count(..))
@@ -137,8 +171,11 @@ impl Value {
     pub fn text(&self) -> String {
         match self {
             Value::Path(path) => path.display().to_string(),
+            Value::OptionalPath(path) => path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             Value::Name(name) => name.clone(),
             Value::Address(address) => address.to_string(),
+            Value::OptionalAddress(address) => address.map(|address| address.to_string()).unwrap_or_default(),
+            Value::Addresses(addresses) => addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(","),
             Value::Switch(on) => on.to_string(),
             Value::LogFormat(LogFormat::Text) => "text".into(),
             Value::LogFormat(LogFormat::Json) => "json".into(),
@@ -172,7 +209,10 @@ macro_rules! from_value {
 from_value! {
     PathBuf: Value::Path(path) => Some(path.clone());
     Option<String>: Value::Name(name) => Some((!name.is_empty()).then(|| name.clone()));
+    Option<PathBuf>: Value::OptionalPath(path) => Some(path.clone());
     SocketAddr: Value::Address(address) => Some(*address);
+    Option<SocketAddr>: Value::OptionalAddress(address) => Some(*address);
+    Vec<SocketAddr>: Value::Addresses(addresses) => Some(addresses.clone());
     bool: Value::Switch(on) => Some(*on);
     LogFormat: Value::LogFormat(format) => Some(*format);
     Memory: Value::Memory(memory) => Some(*memory);
