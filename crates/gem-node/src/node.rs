@@ -285,7 +285,7 @@ async fn identify(
         NodeError::Mesh(MeshError::Other(what.into()))
     })?;
     let key = Identity::draw_key(&**random);
-    let joined = join::first(&config.join, config.mesh, &key, &secret, random.clone()).await?;
+    let joined = join::first(&config.join, config.is_given("mesh").then_some(config.mesh), &key, &secret, random.clone()).await?;
     let identity = Identity::adopt(disk, dir, &**random, key, joined.mesh, joined.k, secret)?;
     tracing::info!(mesh = %identity.mesh, members = joined.members.len(), "joined a mesh");
     Ok((identity, Founding::Founded, joined.members))

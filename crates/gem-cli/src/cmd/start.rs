@@ -123,7 +123,7 @@ pub async fn run(args: StartArgs) -> Outcome {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    output::line(format_args!("ready node={} http={}", node.id(), node.url()))?;
+    output::line(format_args!("ready node={} http={} mesh={}", node.id(), node.url(), node.mesh_address()))?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

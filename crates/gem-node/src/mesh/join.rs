@@ -81,14 +81,14 @@ pub async fn bind<T, F: Future<Output = Result<(T, SocketAddr), BindError>>>(
 /// Asks the nodes at `addresses` to be let into their mesh.
 pub async fn first(
     addresses: &[SocketAddr],
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     key: &ed25519_dalek::SigningKey,
     secret: &str,
     random: Arc<dyn Random>,
 ) -> Result<Joined, MeshError> {
     let config = JoinConfig {
         addresses: addresses.to_vec(),
-        listen: Some(listen),
+        listen,
         key: key.clone(),
         secret: Secret::new(secret),
         random,

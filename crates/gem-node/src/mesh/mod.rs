@@ -110,7 +110,6 @@ struct Late {
     inbound: OnceLock<Inbound>,
     control: OnceLock<Arc<ControlPlane>>,
     bulk: OnceLock<Bulk>,
-    shards: Shards,
     placer: OnceLock<Arc<Placer>>,
     hosts: OnceLock<(gem_types::MeshId, u8)>,
     addresses: Arc<Addresses>,
@@ -207,7 +206,7 @@ impl Mesh {
         let MeshConfig { identity, control, bulk, is_flexible, http, zone, name, place, members } = config;
         let addresses = Arc::new(Addresses::default());
         let known = keeper.load(&addresses)?;
-        let late = Arc::new(Late { shards: shards.clone(), addresses: addresses.clone(), ..Late::default() });
+        let late = Arc::new(Late { addresses: addresses.clone(), ..Late::default() });
         let _ = late.hosts.set((identity.mesh, identity.k));
         let secret = Secret::new(&identity.secret);
         let (listening, control_address) = join::bind(control, is_flexible, |listen| {
