@@ -243,13 +243,7 @@ impl Placer {
         let now = self.clock.monotonic();
         for shard in self.shards.all() {
             let (group, view) = (shard.id(), shard.view());
-            let is_new = {
-                let mut state = self.state();
-                if view.seats.contains_key(&shard.replica()) && view.applied > 0 {
-                    state.made.remove(&group);
-                }
-                state.made.get(&group).is_some_and(|at| now.saturating_sub(*at) < UNUSED_FOR)
-            };
+            let is_new = self.state().made.get(&group).is_some_and(|at| now.saturating_sub(*at) < UNUSED_FOR);
             if is_new || matches!(shard.status(), Status::Leading { .. }) {
                 continue;
             }
@@ -263,6 +257,21 @@ impl Placer {
         }
     }
 
+    /// Replicas that have taken in their snapshot are built: others may begin.
+    fn note_built(&self) {
+        let built = |group: &GroupId| {
+            let shard = self.shards.get(*group);
+            shard.is_none_or(|shard| {
+                let view = shard.view();
+                view.applied > 0 && view.seats.contains_key(&shard.replica())
+            })
+        };
+        let made: Vec<GroupId> = self.state().made.keys().copied().collect();
+        let done: Vec<GroupId> = made.into_iter().filter(built).collect();
+        let mut state = self.state();
+        done.iter().for_each(|group| drop(state.made.remove(group)));
+    }
+
     /// Carries out steps, and cleans up, for as long as it runs.
     pub async fn run(self: Arc<Self>) {
         let mut rounds = 0u32;
@@ -270,6 +279,7 @@ impl Placer {
             // A little chance keeps leaders that read the same digests from acting together.
             let pause = 800 + self.random.u64() % 400;
             tokio::time::sleep(Duration::from_millis(pause)).await;
+            self.note_built();
             self.lead();
             rounds = rounds.wrapping_add(1);
             if rounds.is_multiple_of(5) {
