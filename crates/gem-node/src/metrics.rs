@@ -109,6 +109,13 @@ pub type Histogram = Box<dyn Fn() -> (f64, Vec<(f64, u64)>) + Send + Sync>;
 /// A gauge that is asked when it is shown.
 pub type Probe = Box<dyn Fn() -> u64 + Send + Sync>;
 
+/// A value that somebody else keeps, asked when it is shown.
+enum Shown {
+    Gauge(Probe),
+    Counter(Probe),
+    Ratio(Box<dyn Fn() -> f64 + Send + Sync>),
+}
+
 /// What a group lags behind, as last asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lag {
@@ -133,7 +140,7 @@ pub struct Metrics {
     /// Publishes refused with `throttled`.
     pub throttled: Count,
     lags: Mutex<Vec<Lag>>,
-    gauges: Mutex<BTreeMap<&'static str, (&'static str, Probe)>>,
+    gauges: Mutex<BTreeMap<&'static str, (&'static str, Shown)>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -177,7 +184,17 @@ impl Metrics {
 
     /// Shows `probe` as the gauge `name`.
     pub fn gauge(&self, name: &'static str, help: &'static str, probe: Probe) {
-        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (help, probe));
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (help, Shown::Gauge(probe)));
+    }
+
+    /// Shows `probe`, which never falls, as the counter `name`, without its `_total`.
+    pub fn counter(&self, name: &'static str, help: &'static str, probe: Probe) {
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (help, Shown::Counter(probe)));
+    }
+
+    /// Shows `probe` as the gauge `name`: a share of one.
+    pub fn ratio(&self, name: &'static str, help: &'static str, probe: Box<dyn Fn() -> f64 + Send + Sync>) {
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (help, Shown::Ratio(probe)));
     }
 
     /// Shows how long the journal's flushes took.
@@ -274,8 +291,20 @@ impl Collector for Page {
         )?;
         ConstCounter::new(metrics.throttled.get()).encode(throttled)?;
         for (name, (help, probe)) in metrics.gauges.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(probe().min(i64::MAX as u64) as i64).encode(gauge)?;
+            match probe {
+                Shown::Gauge(probe) => {
+                    let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                    ConstGauge::new(probe().min(i64::MAX as u64) as i64).encode(gauge)?;
+                }
+                Shown::Counter(probe) => {
+                    let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+                    ConstCounter::new(probe()).encode(counter)?;
+                }
+                Shown::Ratio(probe) => {
+                    let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                    ConstGauge::new(probe()).encode(gauge)?;
+                }
+            }
         }
         let info = encoder.encode_descriptor("gem_build", "What is running", None, MetricType::Info)?;
         Info::new([("version", env!("CARGO_PKG_VERSION"))]).encode(info)

@@ -23,9 +23,10 @@ use gem_store::read::{ReadThreads, Reader, Reads};
 use gem_store::{Identity, StoreError};
 use gem_types::config::Config;
 use gem_types::seams::{Clock, OsRandom, Random, SystemClock};
-use gem_types::{GroupId, NodeId, Prefix, ring};
+use gem_types::{GroupId, MeshId, NodeId, Prefix, ring};
 
 use crate::gateway::dead_letters::DeadLetterPublisher;
+use crate::gateway::mesh::{MeshAdmin, ShardHealth};
 use crate::gateway::{Gateway, Settings};
 use crate::gatherer::GatherThread;
 use crate::memory::Shares;
@@ -180,7 +181,7 @@ impl Node {
         let gather = GatherThread::start(gatherer, host, journal.clone())?;
         show(&metrics, &budget, &journal, &objects);
         gateway.set_mesh(Arc::new(mesh.view(identity.mesh)));
-        show_mesh(&metrics, &mesh, &local);
+        show_mesh(&metrics, &mesh, identity.mesh, &local);
         mesh.spawn(load::tell(
             mesh.agent.clone(),
             load::Gauges {
@@ -379,13 +380,34 @@ fn ready(shards: &Shards, journal: &Journal) -> Ready {
     })
 }
 
-fn show_mesh(metrics: &Metrics, mesh: &Mesh, shards: &Shards) {
+fn show_mesh(metrics: &Metrics, mesh: &Mesh, id: MeshId, shards: &Shards) {
     let agent = mesh.agent.clone();
     let nodes = move || {
         let lives = |state: &State| matches!(state, State::Alive | State::Suspect);
         1 + agent.others().iter().filter(|(_, state)| lives(state)).count() as u64
     };
     metrics.gauge("gem_mesh_nodes", "Nodes of the mesh that answer, this one included", Box::new(nodes));
+    let placer = mesh.placer.clone();
+    let help = "Times that this node has begun to lead a shard";
+    metrics.counter("gem_shard_leader_changes", help, Box::new(move || placer.led()));
+    let view = mesh.view(id);
+    let under = move || {
+        let shards = view.shards();
+        shards.iter().filter(|shard| shard.health != ShardHealth::Healthy).count() as u64
+    };
+    let help = "Shards of the mesh that have fewer voters than they should, as this node sees it";
+    metrics.gauge("gem_underreplicated_shards", help, Box::new(under));
+    let held = shards.clone();
+    let lag = move || held.all().iter().map(|shard| shard.lag_bytes()).max().unwrap_or(0);
+    let help = "Bytes of log that the farthest replica of a shard led here lacks, about";
+    metrics.gauge("gem_replication_lag_bytes", help, Box::new(lag));
+    let agent = mesh.agent.clone();
+    let load = move || {
+        let me = agent.node();
+        let own = agent.loads().into_iter().find(|(node, _)| *node == me);
+        own.map_or(0.0, |(_, load)| f64::from(load.cpu_permille) / 1000.0)
+    };
+    metrics.ratio("gem_node_load", "Busy cores, as a share of what the machine has", Box::new(load));
     let held = shards.clone();
     metrics.gauge("gem_shards", "Replicas of shards that this node holds", Box::new(move || held.all().len() as u64));
 }

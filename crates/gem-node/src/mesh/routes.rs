@@ -164,7 +164,7 @@ impl Routed {
             // The usual case of a node alone, and a third of those of a mesh of three.
             let made = serve::make(&*shard, call.clone()).await;
             match &made {
-                Err(error) if is_elsewhere(error, &shard) => {}
+                Err(error) if is_elsewhere(error, &shard) || is_open(error, &call) => {}
                 _ => return made,
             }
         }
@@ -203,7 +203,7 @@ impl Routed {
         if let Some(shard) = router.led_here(self.position) {
             let made = serve::make(&*shard, call.clone()).await;
             return match made {
-                Err(error) if is_elsewhere(&error, &shard) => Err(Missed::Again(error)),
+                Err(error) if is_elsewhere(&error, &shard) || is_open(&error, call) => Err(Missed::Again(error)),
                 made => Ok(made),
             };
         }
@@ -214,12 +214,42 @@ impl Routed {
         let lane = self.position.0;
         let line = Arc::new(Line { router: router.clone(), to: node, lane });
         let remote = RemoteShard::new(line, descriptor.group, descriptor.prefix, descriptor.epoch);
-        match remote.call(call).await {
-            Ok(Err(error)) if error.code == Code::Unavailable => Err(Missed::Again(error)),
+        let made = tokio::select! {
+            biased;
+            made = remote.call(call) => made,
+            // A leader that is cut off or stopped answers late or never: another leads by now.
+            () = self.moved(node, descriptor.term), if call.is_repeatable() || !call.changes() => {
+                let what = format!("shard {}: its leader has changed; try again", descriptor.prefix);
+                return Err(Missed::Again(Error::unavailable(what, 200)));
+            }
+        };
+        match made {
+            Ok(Err(error)) if error.code == Code::Unavailable || is_open(&error, call) => Err(Missed::Again(error)),
             Ok(answer) => Ok(answer),
             Err(miss) if miss.may_be_tried_again(call) => Err(Missed::Again(miss.into_error(call, descriptor.prefix))),
             Err(miss @ Miss::Lost(_)) => Err(Missed::Final(miss.into_error(call, descriptor.prefix))),
             Err(miss) => Err(Missed::Again(miss.into_error(call, descriptor.prefix))),
+        }
+    }
+}
+
+impl Routed {
+    /// Returns once another than `node` is known to lead, in a later term than `term`.
+    async fn moved(&self, node: NodeId, term: u64) {
+        let mut learned = self.router.agent.learned();
+        loop {
+            let local = self.router.shards.holding(self.position);
+            let here = async { match local { Some(shard) => shard.changed().await, None => std::future::pending().await } };
+            tokio::select! {
+                // The agent lives as long as the node.
+                _ = learned.changed() => {}
+                () = here => {}
+            }
+            let leads = self.router.leader_of(self.position);
+            let is_other = leads.is_some_and(|(descriptor, other)| other != node && descriptor.term > term);
+            if is_other || self.router.led_here(self.position).is_some() {
+                return;
+            }
         }
     }
 }
@@ -234,6 +264,12 @@ enum Missed {
 /// Whether the refusal says that another replica leads by now.
 fn is_elsewhere(error: &Error, shard: &Shard) -> bool {
     error.code == Code::Unavailable && !matches!(shard.status(), Status::Leading { .. })
+}
+
+/// Whether the outcome is unknown, and the same call may simply be made again: a repeat is
+/// recognised.
+fn is_open(error: &Error, call: &Call) -> bool {
+    error.code == Code::Deadline && call.is_repeatable()
 }
 
 /// The log that answers a call of another node, or the hint where else to ask.

@@ -357,6 +357,15 @@ impl Group {
         }
     }
 
+    /// Where this replica leads: about how many bytes of the log the farthest replica lacks.
+    pub fn lag_bytes(&self) -> u64 {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(replication) = &metrics.replication else { return 0 };
+        let least = replication.values().map(|upto| upto.map_or(0, |id| id.index)).min();
+        least.map_or(0, |least| self.log.above(least))
+    }
+
     /// Answers a leader's entries or heartbeat.
     pub async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> RaftResult<AppendEntriesResponse<TypeConfig>> {
         self.raft.append_entries(request).await

@@ -127,6 +127,11 @@ impl LogStore {
         self.inner().sizes.behind(bytes)
     }
 
+    /// About how many bytes of entries lie above `index`.
+    pub fn above(&self, index: u64) -> u64 {
+        self.inner().sizes.above(index)
+    }
+
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<RaftEntry>> {
         let (from, to) = {
             let inner = self.inner();

@@ -40,6 +40,13 @@ impl Sizes {
         self.samples.clear();
     }
 
+    /// About how many bytes of entries lie above `index`.
+    pub fn above(&self, index: u64) -> u64 {
+        let after = self.samples.partition_point(|(at, _)| *at <= index);
+        let upto = after.checked_sub(1).and_then(|i| self.samples.get(i)).or(self.samples.front());
+        upto.map_or(0, |(_, bytes)| self.total.saturating_sub(*bytes))
+    }
+
     /// The highest sampled index behind which at least `bytes` lie; 0 where there is none.
     pub fn behind(&self, bytes: u64) -> u64 {
         let limit = self.total.saturating_sub(bytes);
@@ -62,6 +69,8 @@ mod tests {
         assert_eq!(sizes.behind(0), 100);
         assert_eq!(sizes.behind(10 * STEP), 90);
         assert_eq!(sizes.behind(1_000 * STEP), 0);
+        assert_eq!(sizes.above(90), 10 * STEP);
+        assert_eq!(sizes.above(100), 0);
         sizes.truncate(50);
         sizes.push(51, 1);
         assert!(sizes.behind(0) <= 51);

@@ -51,6 +51,11 @@ impl Shard {
         self.group.view()
     }
 
+    /// Where this replica leads: about how many bytes of the log the farthest replica lacks.
+    pub fn lag_bytes(&self) -> u64 {
+        self.group.lag_bytes()
+    }
+
     /// Tells of changes of the status.
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()

@@ -11,6 +11,7 @@ pub mod wire;
 mod lead;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Placer {
     random: Arc<dyn Random>,
     deps: OnceLock<ShardDeps>,
     state: Mutex<State>,
+    /// How often this node has begun to lead a shard.
+    led: AtomicU64,
     tasks: TaskTracker,
 }
 
@@ -89,6 +92,7 @@ impl Placer {
             random,
             deps: OnceLock::new(),
             state: Mutex::default(),
+            led: AtomicU64::new(0),
             tasks: TaskTracker::new(),
         })
     }
@@ -112,11 +116,17 @@ impl Placer {
     /// it.
     pub fn put(self: &Arc<Self>, shard: Arc<Shard>) {
         self.shards.put(shard.clone());
-        let agent = self.agent.clone();
+        let placer = self.clone();
         self.tasks.spawn(async move {
+            let mut led = None;
             loop {
                 match shard.status() {
-                    Status::Leading { .. } => agent.tell_shard(describe(&shard)),
+                    Status::Leading { term } => {
+                        if led.replace(term) != Some(term) {
+                            placer.led.fetch_add(1, Ordering::Relaxed);
+                        }
+                        placer.agent.tell_shard(describe(&shard));
+                    }
                     Status::Stopped { .. } => return,
                     _ => {}
                 }
@@ -139,6 +149,11 @@ impl Placer {
     /// Nodes that a person has taken out of the mesh.
     pub fn removed(&self) -> BTreeSet<NodeId> {
         self.state().removed.clone()
+    }
+
+    /// How often this node has begun to lead a shard.
+    pub fn led(&self) -> u64 {
+        self.led.load(Ordering::Relaxed)
     }
 
     /// Whether this node is being emptied.
