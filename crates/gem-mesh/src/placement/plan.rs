@@ -32,6 +32,8 @@ pub struct Shard {
 pub struct Sight {
     /// For how long it has been down; `None` where it answers.
     pub down_for: Option<Duration>,
+    /// Whether it has not answered of late: nothing new is given to it.
+    pub is_suspect: bool,
     /// Whether a person has taken it out of the mesh.
     pub is_removed: bool,
     /// Whether it is being emptied.
@@ -50,7 +52,11 @@ pub struct Sight {
 
 impl Sight {
     fn may_take(&self) -> bool {
-        self.down_for.is_none() && !self.is_removed && !self.is_draining && !self.is_full
+        self.may_lead() && !self.is_draining && !self.is_full
+    }
+
+    fn may_lead(&self) -> bool {
+        self.down_for.is_none() && !self.is_suspect && !self.is_removed
     }
 
     /// Whether it counts as a member: a node that is being emptied or was removed does not.
@@ -183,7 +189,7 @@ fn hand_over_or_set(shard: &Shard, voters: BTreeSet<ReplicaId>, nodes: &BTreeMap
     }
     let may_lead = |one: &&ReplicaId| {
         shard.seats.get(one).is_some_and(|seat| seat.is_voter && seat.is_caught_up)
-            && nodes.get(&one.node).is_some_and(|sight| sight.down_for.is_none())
+            && nodes.get(&one.node).is_some_and(Sight::may_lead)
     };
     let least = voters.iter().filter(may_lead).min_by_key(|one| nodes.get(&one.node).map_or(0, |sight| sight.leaders));
     least.map_or(Step::Rest, |one| Step::HandOver(*one))
@@ -199,7 +205,7 @@ fn balance(shard: &Shard, voters: &BTreeSet<ReplicaId>, nodes: &BTreeMap<NodeId,
     let others = voters.iter().filter(|one| **one != shard.leader);
     let living = others.filter(|one| {
         shard.seats.get(one).is_some_and(|seat| seat.is_caught_up)
-            && nodes.get(&one.node).is_some_and(|sight| sight.down_for.is_none() && !sight.is_draining)
+            && nodes.get(&one.node).is_some_and(|sight| sight.may_lead() && !sight.is_draining)
     });
     if let Some(least) = living.min_by_key(|one| nodes.get(&one.node).map_or(u32::MAX, |sight| sight.leaders)) {
         let leaders = nodes.get(&least.node).map_or(u32::MAX, |sight| sight.leaders);
@@ -230,6 +236,7 @@ mod tests {
     fn sight() -> Sight {
         Sight {
             down_for: None,
+            is_suspect: false,
             is_removed: false,
             is_draining: false,
             is_full: false,
@@ -314,6 +321,9 @@ mod tests {
         set(&mut mesh, 3, 16, 3);
         set(&mut mesh, 4, 0, 0);
         assert_eq!(step(&shard(&[1, 2, 3], &[]), &mesh), Step::HandOver(replica(2)));
+        mesh.get_mut(&NodeId([2; 32])).unwrap().is_suspect = true;
+        assert_eq!(step(&shard(&[1, 2, 3], &[]), &mesh), Step::HandOver(replica(3)), "not to one that is silent");
+        mesh.get_mut(&NodeId([2; 32])).unwrap().is_suspect = false;
         set(&mut mesh, 1, 16, 4);
         assert_eq!(step(&shard(&[1, 2, 3], &[]), &mesh), Step::Add(NodeId([4; 32])));
         set(&mut mesh, 4, 15, 0);

@@ -329,7 +329,10 @@ impl Mesh {
         let handed = shards.all().into_iter().filter(|shard| matches!(shard.status(), Status::Leading { .. })).map(
             |shard| async move {
                 let view = shard.view();
-                let best = view.seats.iter().filter(|(replica, votes)| **votes && **replica != shard.replica());
+                let answers = |replica: &gem_types::ReplicaId| {
+                    view.answered_ms.get(replica).is_some_and(|ago| *ago < place::lead::SILENT_MS)
+                };
+                let best = view.seats.iter().filter(|(replica, votes)| **votes && answers(replica));
                 let best = best.max_by_key(|(replica, _)| view.progress.get(replica).copied().unwrap_or(0));
                 if let Some((to, _)) = best
                     && let Err(error) = shard.hand_over(*to, wait).await

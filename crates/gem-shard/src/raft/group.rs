@@ -53,7 +53,7 @@ pub struct GroupConfig {
 
 impl Default for GroupConfig {
     fn default() -> Self {
-        GroupConfig { bytes_kept: 16 << 20, bytes_cached: 4 << 20, heartbeat_ms: 250, election_ms: 450 }
+        GroupConfig { bytes_kept: 16 << 20, bytes_cached: 4 << 20, heartbeat_ms: 150, election_ms: 250 }
     }
 }
 
@@ -102,6 +102,8 @@ pub struct GroupView {
     pub applied: u64,
     /// Where this replica leads: up to which entry each replica has the log.
     pub progress: BTreeMap<ReplicaId, u64>,
+    /// Where this replica leads: how long ago each other replica last answered, in milliseconds.
+    pub answered_ms: BTreeMap<ReplicaId, u64>,
     /// Where this replica leads: for how long no majority has confirmed it, in milliseconds.
     pub quorum_ms: Option<u64>,
 }
@@ -353,6 +355,12 @@ impl Group {
             last: metrics.last_log_index.unwrap_or(0),
             applied: index(&metrics.last_applied),
             progress: progress.collect(),
+            answered_ms: metrics
+                .heartbeat
+                .iter()
+                .flatten()
+                .filter_map(|(replica, at)| Some((*replica, at.as_ref()?.elapsed().as_millis() as u64)))
+                .collect(),
             quorum_ms: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed().as_millis() as u64),
         }
     }

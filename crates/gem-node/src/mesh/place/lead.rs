@@ -19,6 +19,10 @@ const LAG_MAX: u64 = 64;
 const STEP_WAIT: Duration = Duration::from_secs(30);
 /// Between two steps of this node that only balance.
 const BALANCE_PAUSE: Duration = Duration::from_secs(3);
+/// Nothing is moved for the sake of balance until so long after nodes came, went or fell silent.
+const CALM: Duration = Duration::from_secs(8);
+/// A replica that has not answered its leader for so long is not given leadership, nor a vote.
+pub(crate) const SILENT_MS: u64 = 500;
 /// What a node whose load is not known is taken to hold.
 const CAPACITY: u64 = 1 << 30;
 
@@ -26,6 +30,7 @@ impl Placer {
     /// Begins the next step of every shard that this node leads and that has none under way.
     pub(super) fn lead(self: &Arc<Self>) {
         let nodes = self.sights();
+        let has_silent = nodes.values().any(|sight| sight.is_suspect);
         let mut has_balanced = false;
         let led = self.shards.all().into_iter().filter(|shard| matches!(shard.status(), Status::Leading { .. }));
         self.agent.stand_for(&led.map(|shard| describe(&shard)).collect::<Vec<_>>());
@@ -41,7 +46,8 @@ impl Placer {
             }
             let now = self.clock.monotonic();
             let rested = |at: Duration| now.saturating_sub(at) >= BALANCE_PAUSE;
-            let may_balance = !has_balanced && self.state().balanced.is_none_or(rested);
+            let is_calm = self.state().changed.is_none_or(|at| now.saturating_sub(at) >= CALM);
+            let may_balance = is_calm && !has_silent && !has_balanced && self.state().balanced.is_none_or(rested);
             let seen = seen(&shard, &view, &nodes);
             let PlaceParts { replicas, replace_after } = PlaceParts::of(self);
             let well = plan(&seen, &nodes, replicas, replace_after, false);
@@ -147,6 +153,7 @@ impl Placer {
             let (replicas, leaders) = held.get(&member.node).copied().unwrap_or_default();
             let sight = Sight {
                 down_for,
+                is_suspect: matches!(state, Alive::Suspect),
                 is_removed: removed.contains(&member.node),
                 is_draining: member.is_draining,
                 is_full: load.is_some_and(|load| load.is_disk_full),
@@ -177,7 +184,8 @@ fn seen(shard: &Shard, view: &GroupView, nodes: &BTreeMap<NodeId, Sight>) -> pla
     let seats = view.seats.iter().map(|(replica, is_voter)| {
         let upto = view.progress.get(replica).copied().unwrap_or(0);
         let lives = nodes.get(&replica.node).is_some_and(|sight| sight.down_for.is_none());
-        let is_caught_up = *replica == me || (lives && upto > 0 && upto + LAG_MAX >= view.last);
+        let answers = view.answered_ms.get(replica).is_some_and(|ago| *ago < SILENT_MS);
+        let is_caught_up = *replica == me || (lives && answers && upto > 0 && upto + LAG_MAX >= view.last);
         (*replica, Replica { is_voter: *is_voter, is_caught_up })
     });
     placement::Shard { prefix: shard.prefix(), leader: me, seats: seats.collect() }

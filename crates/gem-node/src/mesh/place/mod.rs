@@ -8,7 +8,7 @@
 
 pub mod wire;
 
-mod lead;
+pub(crate) mod lead;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,6 +70,8 @@ struct State {
     made: BTreeMap<GroupId, Duration>,
     /// When the last step for the sake of balance was taken.
     balanced: Option<Duration>,
+    /// When a node last came or went.
+    changed: Option<Duration>,
     is_draining: bool,
 }
 
@@ -307,6 +309,7 @@ impl Placer {
 impl Placer {
     /// A node is there, or there again: its replicas are reached without waiting out a pause.
     pub fn met(self: &Arc<Self>, node: NodeId) {
+        self.state().changed = Some(self.clock.monotonic());
         for shard in self.shards.all() {
             let seats = shard.view().seats;
             if let Some(replica) = seats.keys().find(|replica| replica.node == node).copied()
@@ -319,6 +322,7 @@ impl Placer {
 
     /// A node is gone: who followed it need not wait until its lease is over.
     pub fn lost(self: &Arc<Self>, node: NodeId) {
+        self.state().changed = Some(self.clock.monotonic());
         for shard in self.shards.all() {
             if matches!(shard.status(), Status::Following { leader, .. } if leader.node == node) {
                 let pause = Duration::from_millis(self.random.u64() % 150);

@@ -1,12 +1,18 @@
 //! Beginning to lead, losing it, and what a leader proposes by itself.
 
+use std::time::Duration;
+
 use gem_store::StoreError;
+use tokio::time::Instant;
 
 use super::LeaderLoop;
 use crate::leader::proposer::{Purpose, Wanted};
 use crate::raft::group::Leads;
 use crate::raft::state_machine::lock;
 use crate::shard::shared::Status;
+
+/// How long a leader that had to stop judging waits before it judges again in the same term.
+const LOST_PAUSE: Duration = Duration::from_millis(200);
 
 impl LeaderLoop {
     /// Proposes the cuts and expiries that are due.
@@ -35,6 +41,10 @@ impl LeaderLoop {
                 return Ok(());
             }
             Leads::Unknown => return Ok(()),
+        }
+        if self.tasks.lost.is_some_and(|(lost, at)| lost == term && at.elapsed() < LOST_PAUSE) {
+            // Leadership is being handed over, or can't be held: a moment shows which.
+            return Ok(());
         }
         if !self.proposer.is_idle() {
             // What the old term left in flight ends first.
@@ -90,6 +100,7 @@ impl LeaderLoop {
             tracing::info!(group = %self.shared.group, term, "the shard's leader stops judging");
             self.shared.status.send_replace(Status::Starting);
             self.delivery.lose();
+            self.tasks.lost = Some((term, Instant::now()));
             // If this replica still leads, it goes on once nothing is in flight any more.
             self.tasks.candidate = Some(term);
         }

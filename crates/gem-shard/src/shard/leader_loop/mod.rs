@@ -93,6 +93,8 @@ pub(crate) struct LoopTasks {
     /// A term that began, until it is known who leads in it.
     candidate: Option<u64>,
     leading: Option<u64>,
+    /// The last term in which judging was stopped, and when.
+    lost: Option<(u64, Instant)>,
     upkeep_at: Option<Instant>,
     sweep_at: Option<Instant>,
     bytes_unflushed: u64,
