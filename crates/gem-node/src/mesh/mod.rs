@@ -35,8 +35,8 @@ use gem_mesh::membership::{Member, Settings};
 use gem_mesh::{Answers, CallError, Calls, Control, Hears, Parcel};
 use gem_shard::{Shard, Status};
 use gem_store::Identity;
-use gem_types::seams::{Clock, Random};
 use gem_types::NodeId;
+use gem_types::seams::{Clock, Random};
 use tokio::task::JoinSet;
 
 use crate::shards::Shards;
