@@ -260,7 +260,8 @@ impl Mesh {
             name,
             is_draining: false,
         };
-        let agent = Agent::new(me, identity.mesh, Settings::default(), clock.clone(), &*random, late.clone(), late.clone())?;
+        let agent =
+            Agent::new(me, identity.mesh, Settings::default(), clock.clone(), &*random, late.clone(), late.clone())?;
         let calls: Arc<dyn Calls> = late.clone();
         let placer = Placer::new(place, shards.clone(), agent.clone(), calls.clone(), clock, random);
         let _ = late.bulk.set(links.clone());

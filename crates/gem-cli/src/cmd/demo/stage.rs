@@ -62,6 +62,7 @@ impl Stage {
         let mut last = (0, 0);
         let mut told_recovery = false;
         let mut invited = false;
+        let is_alone = self.mesh.last() == 0;
         loop {
             sleep(TICK).await;
             let now = (self.record.acked_count(), self.processed()?);
@@ -71,7 +72,7 @@ impl Stage {
             }
             self.reap_publishers()?;
             self.welcome().await?;
-            let is_over = self.publishers.is_empty() && self.joining.is_empty();
+            let is_over = self.publishers.is_empty() && (is_alone || self.story.joined.is_some());
             if now == (total, total) && is_over {
                 return Ok(());
             }
@@ -89,7 +90,7 @@ impl Stage {
                 told_recovery = true;
                 self.progress.say(&format!("acknowledgements again {} ms after the kill", recovery.as_millis()));
             }
-            if !invited && told_recovery && self.story.restart.is_none() && now.0 * 100 >= total * NODE_JOINS {
+            if !is_alone && !invited && told_recovery && now.0 * 100 >= total * NODE_JOINS {
                 invited = true;
                 self.mesh.invite(&mut self.joining);
             }

@@ -161,7 +161,14 @@ impl Verdict {
         ));
         lines
             .push(("pause", format!("longest without an acknowledgement: {}", pauses_text(&self.pauses.acknowledged))));
-        lines.push(("", format!("longest without a delivery: {}", pauses_text(&self.pauses.processed))));
+        lines.push((
+            "",
+            format!(
+                "longest without a delivery: {}; slowest delivery {:.0} ms after its publish",
+                pauses_text(&self.pauses.processed),
+                self.end_to_end.max
+            ),
+        ));
         if let Some(killed) = self.story.killed.as_ref().filter(|_| self.nodes > 1) {
             lines.push(("killed", format!("{killed}, which led {}", self.story.led.text())));
         }
