@@ -5,6 +5,10 @@ use std::process::Stdio;
 
 use crate::exit::{Exit, Outcome};
 
+/// Variables that would give every node the same place, or lead it to another mesh.
+pub const NOT_FOR_NODES: [&str; 7] =
+    ["GEM_CONFIG", "GEM_JOIN", "GEM_SECRET", "GEM_SECRET_FILE", "GEM_NAME", "GEM_ZONE", "GEM_INSECURE"];
+
 /// This very program.
 pub fn this_program() -> Outcome<PathBuf> {
     std::env::current_exe().map_err(|error| Exit::failed(format!("this program can't find itself: {error}")))

@@ -31,6 +31,7 @@ fn wrong_usage_is_2() {
         &["sub", "orders", "--mode", "key"],
         &["pub", "orders", "--id", "7"],
         &["demo"],
+        &["demo", "--nodes", "2"],
         &["start", "--listen", "0.0.0.0:0"],
         &["start", "--memory", "lots"],
         &["config", "--config", "/nonexistent/gem.toml"],

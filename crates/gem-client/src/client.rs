@@ -188,7 +188,7 @@ impl Client {
                 self.endpoints.moved(&node);
             }
             outcome_unknown |= failure.outcome_unknown;
-            let pause = backoff.pause(failure.error.retry_after_ms);
+            let pause = backoff.after(&failure, self.endpoints.count());
             if !failure.is_retryable() || Instant::now() + pause >= deadline {
                 return Err(finally(failure.error, outcome_unknown));
             }

@@ -50,6 +50,11 @@ impl Endpoints {
         Ok(Endpoints { nodes, current: AtomicUsize::new(0) })
     }
 
+    /// How many nodes there are; at least one.
+    pub(crate) fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The node to talk to now.
     pub(crate) fn pick(&self) -> Node {
         let index = self.current.load(Ordering::Relaxed) % self.nodes.len();

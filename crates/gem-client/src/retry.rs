@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use gem_types::seams::{OsRandom, Random};
 
+use crate::status::Failure;
+
 const FIRST_MS: u64 = 20;
 const LAST_MS: u64 = 2_000;
 
@@ -11,9 +13,23 @@ const LAST_MS: u64 = 2_000;
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     attempts: u32,
+    /// Failures in a row for which the next node was turned to.
+    moves: usize,
 }
 
 impl Backoff {
+    /// The pause after a failure of one of `nodes` nodes: none while there is a node that has not
+    /// been asked yet, since one that is dead says nothing of the others.
+    pub(crate) fn after(&mut self, failure: &Failure, nodes: usize) -> Duration {
+        if failure.moves {
+            self.moves += 1;
+            if !self.moves.is_multiple_of(nodes.max(1)) {
+                return Duration::ZERO;
+            }
+        }
+        self.pause(failure.error.retry_after_ms)
+    }
+
     /// The pause before the next attempt.
     pub(crate) fn pause(&mut self, retry_after_ms: Option<u64>) -> Duration {
         let ceiling = FIRST_MS.saturating_mul(1 << self.attempts.min(10)).min(LAST_MS);
@@ -25,13 +41,26 @@ impl Backoff {
 
     /// Something succeeded: the next failure starts small again.
     pub(crate) fn reset(&mut self) {
-        self.attempts = 0;
+        *self = Backoff::default();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_node_is_asked_before_the_first_pause() {
+        let failed = |moves| {
+            let error = gem_types::Error::unavailable("gone", 100);
+            Failure { error, outcome_unknown: false, moves }
+        };
+        let mut backoff = Backoff::default();
+        let pauses: Vec<bool> = (0..6).map(|_| backoff.after(&failed(true), 3).is_zero()).collect();
+        assert_eq!(pauses, [true, true, false, true, true, false]);
+        assert!(!backoff.after(&failed(false), 3).is_zero(), "the same node again is left alone");
+        assert!(!Backoff::default().after(&failed(true), 1).is_zero(), "there is no other node");
+    }
 
     #[test]
     fn pauses_grow_and_respect_the_node() {

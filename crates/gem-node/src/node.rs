@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
+use gem_mesh::control::Keeper;
+use gem_mesh::membership::{Member, State};
 use gem_shard::dispatch::DispatchConfig;
 use gem_shard::shard::GatheredShards;
 use gem_shard::{ProposerConfig, Shard, ShardConfig, ShardDeps};
@@ -13,8 +15,6 @@ use gem_store::budget::{Budget, Charge, Class};
 use gem_store::cache::TailCache;
 use gem_store::disk::{DirLock, Disk, OsDisk};
 use gem_store::gather::{GatherConfig, Gatherer};
-use gem_mesh::control::Keeper;
-use gem_mesh::membership::{Member, State};
 use gem_store::identity::{Founding, FoundingConfig};
 use gem_store::index::rocks::RocksStores;
 use gem_store::journal::{Journal, JournalConfig, WriterThread, spawn_writer_thread};
@@ -30,14 +30,14 @@ use crate::gateway::mesh::{MeshAdmin, ShardHealth};
 use crate::gateway::{Gateway, Settings};
 use crate::gatherer::GatherThread;
 use crate::memory::Shares;
-use crate::metrics::Metrics;
-use crate::ready::Ready;
-use crate::rest::{self, App};
 use crate::mesh::join::{self, BookFile, MeshError};
 use crate::mesh::place::PlaceSettings;
 use crate::mesh::raft::RaftLinks;
 use crate::mesh::routes::MeshRoutes;
 use crate::mesh::{Mesh, MeshConfig, load};
+use crate::metrics::Metrics;
+use crate::ready::Ready;
+use crate::rest::{self, App};
 use crate::serve::{Routers, Server};
 use crate::shards::Shards;
 
@@ -149,8 +149,7 @@ impl Node {
         let mesh_config = mesh_config(config, &identity, server.address, members);
         let mut mesh = Mesh::start(mesh_config, local.clone(), keeper, clock.clone(), random.clone()).await?;
         let router = Arc::new(MeshRoutes(mesh.router.clone()));
-        let gateway =
-            Gateway::new(router, clock.clone(), random, settings(config), metrics.clone(), budget.clone());
+        let gateway = Gateway::new(router, clock.clone(), random, settings(config), metrics.clone(), budget.clone());
         let gateway = Arc::new(gateway);
         let deps = ShardDeps {
             replica: identity.replica(),
@@ -200,7 +199,18 @@ impl Node {
         server.serve(Routers { rest, grpc });
         ready.set();
         tracing::info!(node = %identity.node, mesh = %identity.mesh, address = %server.address, "takes traffic");
-        Ok(Node { identity, server, gateway, ready, shards: local, mesh, gather, writer, _index_memory: index_memory, _lock: lock })
+        Ok(Node {
+            identity,
+            server,
+            gateway,
+            ready,
+            shards: local,
+            mesh,
+            gather,
+            writer,
+            _index_memory: index_memory,
+            _lock: lock,
+        })
     }
 
     /// The node's id.
@@ -287,7 +297,9 @@ async fn identify(
         NodeError::Mesh(MeshError::Other(what.into()))
     })?;
     let key = Identity::draw_key(&**random);
-    let joined = join::first(&config.join, config.is_given("mesh").then_some(config.mesh), &key, &secret, random.clone()).await?;
+    let joined =
+        join::first(&config.join, config.is_given("mesh").then_some(config.mesh), &key, &secret, random.clone())
+            .await?;
     let identity = Identity::adopt(disk, dir, &**random, key, joined.mesh, joined.k, secret)?;
     tracing::info!(mesh = %identity.mesh, members = joined.members.len(), "joined a mesh");
     Ok((identity, Founding::Founded, joined.members))
@@ -306,12 +318,7 @@ fn secret(config: &Config) -> Result<Option<String>, NodeError> {
     Ok(given.map(|secret| secret.trim().to_owned()).filter(|secret| !secret.is_empty()))
 }
 
-fn mesh_config(
-    config: &Config,
-    identity: &Identity,
-    http: std::net::SocketAddr,
-    members: Vec<Member>,
-) -> MeshConfig {
+fn mesh_config(config: &Config, identity: &Identity, http: std::net::SocketAddr, members: Vec<Member>) -> MeshConfig {
     MeshConfig {
         identity: identity.clone(),
         control: config.mesh,

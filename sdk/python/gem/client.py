@@ -163,6 +163,8 @@ class Client:
                 self._link.failed(channel)
                 wait = max(error.retry_after or 0.0, min(2.0, 0.05 * 2**attempt) * random.uniform(0.5, 1.0))
                 attempt += 1
+                if attempt % self._link.nodes:
+                    wait = 0.0  # another node is asked at once; a pause follows when all have been
                 if error.code not in ("unavailable", "throttled") or time.monotonic() + wait > deadline:
                     raise error from None
                 time.sleep(wait)  # backoff between two attempts

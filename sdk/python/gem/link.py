@@ -40,6 +40,11 @@ class Link:
         self._channel: grpc.Channel | None = None
 
     @property
+    def nodes(self) -> int:
+        """How many nodes are known."""
+        return len(self._targets)
+
+    @property
     def where(self) -> str:
         """The node now talked to, for error messages."""
         return self._targets[self._at]

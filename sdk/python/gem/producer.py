@@ -87,6 +87,7 @@ class Producer:
         self._producer_id = 0
         self._failures: list[errors.GemError] = []
         self._closed = False
+        self._moved = False  # whether the last stream's end turned to another node
         self._stream_now = 0  # names the stream in use: an older one's sender must take nothing any more
         self._thread: threading.Thread | None = None
 
@@ -161,7 +162,8 @@ class Producer:
                 if self._closed and not (self._open or self._ready or self._unsettled):
                     return
                 backoff = min(2.0, 0.05 * 2 ** min(failures, 6)) * random.uniform(0.5, 1.0)
-                if failures:
+                # Another node is asked at once; a pause follows when all have been.
+                if failures and not (self._moved and failures % self._link.nodes):
                     self._lock.wait_for(lambda: self._closed, max(wait, backoff))
 
     def _settled_mark(self) -> int:
@@ -174,6 +176,7 @@ class Producer:
     def _stream(self) -> float:
         """Runs one stream until it ends; answers how many seconds the mesh wants to be left alone."""
         channel = self._link.channel()
+        self._moved = False
         call: Any = channel.stream_stream(
             "/gem.v1.Publisher/PublishStream",
             request_serializer=publisher_pb2.PublishStreamRequest.SerializeToString,
@@ -190,6 +193,7 @@ class Producer:
                     return wait
         except grpc.RpcError as error:
             self._link.failed(channel)
+            self._moved = True
             failure = errors.from_rpc(error, self._link.where)
             if failure.code not in errors.RETRYABLE:
                 self._fail_first(failure)

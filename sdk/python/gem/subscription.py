@@ -201,6 +201,8 @@ class Subscription:
                     self._error = error
                     return
                 backoff = min(2.0, 0.05 * 2 ** min(failures, 6)) * random.uniform(0.5, 1.0)
+                if failures % self._link.nodes:
+                    continue  # another node is asked at once; a pause follows when all have been
                 wait = error.retry_after if error is not None and error.retry_after else 0.0
                 self._stopping.wait(max(wait, backoff))
         except BaseException as error:  # a fault of the client's own must end `wait`, not vanish with the thread

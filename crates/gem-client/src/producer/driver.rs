@@ -71,7 +71,7 @@ impl Driver {
             match self.stream().await {
                 End::Again => {}
                 End::Retry(failure) => {
-                    let pause = self.backoff.pause(failure.error.retry_after_ms);
+                    let pause = self.backoff.after(&failure, self.client.endpoints.count());
                     self.give_up_on_old(&failure);
                     tokio::time::sleep(pause).await;
                 }
@@ -256,7 +256,8 @@ impl Driver {
         let again = results.iter().find_map(|result| result.as_ref().err().filter(|error| is_retryable(error.code)));
         if let Some(error) = again {
             let outcome_unknown = error.code == Code::Deadline;
-            return Some(End::Retry(Failure { error: error.clone(), outcome_unknown, moves: false }));
+            let moves = error.code == Code::Unavailable;
+            return Some(End::Retry(Failure { error: error.clone(), outcome_unknown, moves }));
         }
         let mut results = results.into_iter();
         // As many results as messages: checked above.
@@ -344,5 +345,6 @@ fn from_range(batch: &Batch, range: &v1::StoredRange) -> Vec<Result<Receipt>> {
 
 fn closed(node: &Node) -> Failure {
     let detail = format!("publish: {} closed the stream; the outcome is unknown", node.url);
-    Failure { error: Error::deadline(detail), outcome_unknown: true, moves: false }
+    // A node that ends streams is stopping.
+    Failure { error: Error::deadline(detail), outcome_unknown: true, moves: true }
 }

@@ -134,7 +134,7 @@ impl Driver {
                 self.client.endpoints.moved(&node);
             }
             let since = *self.failing_since.get_or_insert_with(Instant::now);
-            let pause = self.backoff.pause(failure.error.retry_after_ms);
+            let pause = self.backoff.after(&failure, self.client.endpoints.count());
             let final_one = !failure.is_retryable() && !failure.outcome_unknown;
             if final_one || since.elapsed() + pause >= self.client.config.timeout {
                 self.fail(failure.error).await;
@@ -323,5 +323,6 @@ fn settle_request(id: u64, verb: Verb, tokens: &[String]) -> v1::SubscribeReques
 
 fn closed(node: &Node) -> Failure {
     let detail = format!("subscribe: {} closed the stream", node.url);
-    Failure { error: Error::unavailable(detail, 0), outcome_unknown: false, moves: false }
+    // A node that ends streams is stopping.
+    Failure { error: Error::unavailable(detail, 0), outcome_unknown: false, moves: true }
 }

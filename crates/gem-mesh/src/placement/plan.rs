@@ -164,12 +164,7 @@ fn candidate(node: NodeId, sight: &Sight) -> Candidate {
     Candidate { node, zone: sight.zone.clone(), replicas: sight.replicas, capacity: sight.capacity }
 }
 
-fn set_voters(
-    shard: &Shard,
-    stay: &BTreeSet<ReplicaId>,
-    ready: &BTreeSet<ReplicaId>,
-    wanted: usize,
-) -> Step {
+fn set_voters(shard: &Shard, stay: &BTreeSet<ReplicaId>, ready: &BTreeSet<ReplicaId>, wanted: usize) -> Step {
     let missing = wanted.saturating_sub(stay.len());
     let voters: BTreeSet<ReplicaId> = stay.iter().chain(ready.iter().take(missing)).copied().collect();
     if voters.contains(&shard.leader) {

@@ -35,8 +35,8 @@ use gem_mesh::membership::{Member, Settings};
 use gem_mesh::{Answers, CallError, Calls, Control, Hears, Parcel};
 use gem_shard::{Shard, Status};
 use gem_store::Identity;
-use gem_types::seams::{Clock, Random};
 use gem_types::NodeId;
+use gem_types::seams::{Clock, Random};
 use tokio::task::JoinSet;
 
 use crate::shards::Shards;
@@ -260,7 +260,8 @@ impl Mesh {
             name,
             is_draining: false,
         };
-        let agent = Agent::new(me, identity.mesh, Settings::default(), clock.clone(), &*random, late.clone(), late.clone())?;
+        let agent =
+            Agent::new(me, identity.mesh, Settings::default(), clock.clone(), &*random, late.clone(), late.clone())?;
         let calls: Arc<dyn Calls> = late.clone();
         let placer = Placer::new(place, shards.clone(), agent.clone(), calls.clone(), clock, random);
         let _ = late.bulk.set(links.clone());

@@ -34,7 +34,10 @@ fn lane_of(group: GroupId) -> u64 {
 }
 
 /// The parts of an answer of `kind`.
-pub(super) fn expect(kind: u16, answer: std::result::Result<Parcel, CallError>) -> std::result::Result<Vec<Bytes>, String> {
+pub(super) fn expect(
+    kind: u16,
+    answer: std::result::Result<Parcel, CallError>,
+) -> std::result::Result<Vec<Bytes>, String> {
     match answer {
         Ok(parcel) if parcel.kind == kind => Ok(parcel.parts),
         Ok(parcel) if parcel.kind == kinds::REFUSED => {

@@ -55,9 +55,8 @@ impl Router for MeshRoutes {
     }
 
     fn all(&self) -> Vec<Arc<dyn ShardLog>> {
-        let routed = |prefix: Prefix| {
-            Arc::new(Routed { router: self.0.clone(), position: prefix.first() }) as Arc<dyn ShardLog>
-        };
+        let routed =
+            |prefix: Prefix| Arc::new(Routed { router: self.0.clone(), position: prefix.first() }) as Arc<dyn ShardLog>;
         self.0.prefixes().into_iter().map(routed).collect()
     }
 }
@@ -273,11 +272,7 @@ fn is_open(error: &Error, call: &Call) -> bool {
 }
 
 /// The log that answers a call of another node, or the hint where else to ask.
-pub async fn serving(
-    shards: &Shards,
-    agent: &Agent,
-    target: &Target,
-) -> std::result::Result<Arc<dyn ShardLog>, Bytes> {
+pub async fn serving(shards: &Shards, agent: &Agent, target: &Target) -> std::result::Result<Arc<dyn ShardLog>, Bytes> {
     let position = target.position.unwrap_or(target.prefix.first());
     let shard = shards.get(target.group).filter(|shard| shard.prefix().contains(position));
     if let Some(shard) = shard.or_else(|| shards.holding(position)) {

@@ -13,9 +13,7 @@ use super::agent::Agent;
 use super::place::Placer;
 use super::place::wire::Request;
 use super::routes::MeshRouter;
-use crate::gateway::mesh::{
-    MeshAdmin, MeshStatus, NodeState, NodeStatus, ReplicaStatus, ShardHealth, ShardStatus,
-};
+use crate::gateway::mesh::{MeshAdmin, MeshStatus, NodeState, NodeStatus, ReplicaStatus, ShardHealth, ShardStatus};
 
 /// What this node can say of the mesh.
 pub struct View {
@@ -69,7 +67,9 @@ impl View {
         let wanted = (self.placer.settings().replicas as usize).min(living.len()).max(1);
         let health = if alive * 2 <= voters {
             ShardHealth::Unavailable
-        } else if self.placer.settings().replicas > 1 && (alive - 1) * 2 <= voters && voters > 1 || voters < 2 && wanted > 1 {
+        } else if self.placer.settings().replicas > 1 && (alive - 1) * 2 <= voters && voters > 1
+            || voters < 2 && wanted > 1
+        {
             ShardHealth::AtRisk
         } else if alive < wanted {
             ShardHealth::UnderReplicated
@@ -162,9 +162,13 @@ impl MeshAdmin for View {
                 "the disk of node {node} is full: publishes to the shards it leads are refused; free space, shorten retention, or add a node"
             ));
         }
-        advice.extend(shards.iter().filter(|shard| !shard.doing.is_empty()).take(5).map(|shard| {
-            format!("shard {} {}", shard.prefix, shard.doing)
-        }));
+        advice.extend(
+            shards
+                .iter()
+                .filter(|shard| !shard.doing.is_empty())
+                .take(5)
+                .map(|shard| format!("shard {} {}", shard.prefix, shard.doing)),
+        );
         MeshStatus {
             mesh: self.mesh.to_string(),
             node: self.agent.node().to_string(),

@@ -9,10 +9,10 @@ use gem_store::cache::TailCache;
 use gem_store::index::ordered::OrderedStores;
 use gem_store::journal::{Journal, JournalOp, LogPos};
 use gem_types::{GroupId, Incarnation, NodeId, Prefix, ReplicaId};
-use openraft::errors::{Fatal, ForwardToLeader, RaftError};
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::instant::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{Fatal, ForwardToLeader, RaftError};
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
@@ -25,11 +25,13 @@ use super::log_store::{LogStore, from_pos};
 use super::mark::Mark;
 use super::state_machine::{StateMachine, TermBegan, lock, membership_of};
 use super::transport::{Peers, Transport};
-use super::types::{Answer, Ended, Membership, Proposal, SnapshotMeta, TypeConfig, Vote, encode_membership, encode_vote};
+use super::types::{
+    Answer, Ended, Membership, Proposal, SnapshotMeta, TypeConfig, Vote, encode_membership, encode_vote,
+};
 use crate::machine::Machine;
 use crate::shard::tails::Tails;
-use crate::snapshot::{DurablePoint, Image};
 use crate::snapshot::receive::Staging;
+use crate::snapshot::{DurablePoint, Image};
 
 /// Where every founding group's log begins: purged up to here, as a split's child is, with the
 /// state that it inherits (for a founding group: none) and the membership in the machine.
@@ -190,12 +192,7 @@ pub async fn found(
 
 /// Makes a replica of `group` that holds nothing yet, in a life that none before it had: the leader
 /// gives it a snapshot. One that is there is left as it is.
-pub async fn make_empty(
-    group: GroupId,
-    prefix: Prefix,
-    incarnation: Incarnation,
-    journal: &Journal,
-) -> io::Result<()> {
+pub async fn make_empty(group: GroupId, prefix: Prefix, incarnation: Incarnation, journal: &Journal) -> io::Result<()> {
     if journal.marks(group).created.is_some() {
         return Ok(());
     }
@@ -251,7 +248,8 @@ impl Group {
         };
         let raft_config = Arc::new(raft_config(group, &config, is_alone)?);
         let peers = Peers::new(group, replica, transport);
-        let raft = Raft::new(replica, raft_config, peers, log.clone(), state_machine).await.map_err(io::Error::other)?;
+        let raft =
+            Raft::new(replica, raft_config, peers, log.clone(), state_machine).await.map_err(io::Error::other)?;
         if voters == 1 && is_voter {
             // Nobody else can win: no reason to wait for a timeout. A new term, for what the last
             // one had in flight is not known any more.
@@ -375,7 +373,10 @@ impl Group {
     }
 
     /// Answers a leader's entries or heartbeat.
-    pub async fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> RaftResult<AppendEntriesResponse<TypeConfig>> {
+    pub async fn append(
+        &self,
+        request: AppendEntriesRequest<TypeConfig>,
+    ) -> RaftResult<AppendEntriesResponse<TypeConfig>> {
         self.raft.append_entries(request).await
     }
 
@@ -385,7 +386,10 @@ impl Group {
     }
 
     /// Answers a leader's wish that this replica should lead.
-    pub async fn take_over(&self, request: TransferLeaderRequest<TypeConfig>) -> io::Result<TransferLeaderResponse<TypeConfig>> {
+    pub async fn take_over(
+        &self,
+        request: TransferLeaderRequest<TypeConfig>,
+    ) -> io::Result<TransferLeaderResponse<TypeConfig>> {
         self.raft.handle_transfer_leader(request).await.map_err(io::Error::other)
     }
 

@@ -74,7 +74,13 @@ impl LogStore {
         let cache = EntryCache::new(bytes_kept, applied);
         let flushed = watch::Sender::new(Flushed { index: last.map_or(0, |id| id.index), has_failed: false });
         let inner = Inner { cache, vote, purged, last, committed, sizes: Sizes::default() };
-        Ok(LogStore { group, journal, read_bytes: READ_BYTES, inner: Arc::new(Mutex::new(inner)), flushed: Arc::new(flushed) })
+        Ok(LogStore {
+            group,
+            journal,
+            read_bytes: READ_BYTES,
+            inner: Arc::new(Mutex::new(inner)),
+            flushed: Arc::new(flushed),
+        })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -120,7 +120,9 @@ impl Transport for Alone {
 }
 
 fn alone<T: Send + 'static>(to: ReplicaId) -> Rpc<T> {
-    Box::pin(async move { Err(unreachable(format!("replica {to} can't be reached: this node knows no others")).into()) })
+    Box::pin(
+        async move { Err(unreachable(format!("replica {to} can't be reached: this node knows no others")).into()) },
+    )
 }
 
 /// The error for a replica that can't be reached.
@@ -227,8 +229,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     {
         let (transport, group, target) = (self.transport.clone(), self.group, self.target);
         let send = Box::new(move |request| transport.append(group, target, request, APPEND_WAIT));
-        let pipeline =
-            Pipeline { input, in_flight: FuturesOrdered::new(), send, is_over: false, has_input: true };
+        let pipeline = Pipeline { input, in_flight: FuturesOrdered::new(), send, is_over: false, has_input: true };
         let answers: BoxStream<'s, _> = Box::pin(futures::stream::unfold(pipeline, Pipeline::next));
         Box::pin(async move { Ok(answers) })
     }

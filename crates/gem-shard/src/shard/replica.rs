@@ -20,10 +20,10 @@ use super::Shard;
 use super::shared::Status;
 use crate::log::{Read, ReadOut};
 use crate::raft::group::GroupView;
+use crate::raft::log_store::from_pos;
 use crate::raft::state_machine::{lock, membership_of};
 use crate::raft::transport::Transport;
 use crate::raft::types::{SnapshotMeta, TypeConfig, Vote};
-use crate::raft::log_store::from_pos;
 use crate::snapshot::receive::Source;
 use crate::snapshot::{Fetch, Fetched, Image};
 
@@ -162,7 +162,11 @@ impl Shard {
     /// the group come back here, it does so as another replica.
     pub async fn give_up(&self) -> io::Result<()> {
         let group = self.shared.group;
-        self.shared.journal.write(vec![gem_store::journal::JournalOp::Tombstone { group }]).await.map_err(io::Error::other)
+        self.shared
+            .journal
+            .write(vec![gem_store::journal::JournalOp::Tombstone { group }])
+            .await
+            .map_err(io::Error::other)
     }
 
     /// A boxed wait for the next change of status, for selections.

@@ -137,9 +137,7 @@ impl Shared {
         let mut at = (PartitionId([0; 16]), 0);
         loop {
             let looked = machine.clone();
-            let missing = self
-                .blocking(move |_| lock(&looked)?.missing_from(at.0, at.1, u64::from(CHUNK)))
-                .await?;
+            let missing = self.blocking(move |_| lock(&looked)?.missing_from(at.0, at.1, u64::from(CHUNK))).await?;
             let Some(run) = missing else { break };
             let mut from = run.from;
             while from < run.to {

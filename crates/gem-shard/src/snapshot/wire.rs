@@ -94,11 +94,7 @@ pub fn decode_fetch(parts: &[Bytes]) -> Result<(GroupId, ReplicaId, Fetch), Malf
     let (group, of) = (GroupId(head.fixed()?), take_replica(head)?);
     let fetch = match head.u8()? {
         OPEN => Fetch::Open,
-        ROWS => Fetch::Rows {
-            copy: head.u64()?,
-            after: Bytes::copy_from_slice(head.bytes()?),
-            bytes_max: head.u32()?,
-        },
+        ROWS => Fetch::Rows { copy: head.u64()?, after: Bytes::copy_from_slice(head.bytes()?), bytes_max: head.u32()? },
         BATCHES => Fetch::Batches {
             copy: head.u64()?,
             partition: gem_types::PartitionId(head.fixed()?),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use gem_shard::log::{Append, DeadLetter, DeadLetters, Read, ShardLog, TopicConfig};
@@ -19,7 +20,6 @@ use gem_store::index::model::ModelStores;
 use gem_store::journal::{Journal, JournalConfig, run_writer};
 use gem_store::objects::{Objects, Origin};
 use gem_store::read::{InlineReads, Reader, Reads};
-use bytes::Bytes;
 use gem_types::batch::BatchBuilder;
 use gem_types::seams::Clock;
 use gem_types::{Error, GroupId, Incarnation, Message, NodeId, PartitionId, Prefix, ReplicaId, Result, TopicName};

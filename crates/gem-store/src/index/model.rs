@@ -128,8 +128,7 @@ impl ModelStore {
             return Err(StoreError::poisoned("the store has failed"));
         }
         let flush_every = volume.flush_every;
-        let contents =
-            volume.stores.get_mut(&self.id).ok_or_else(|| StoreError::poisoned("the store has failed"))?;
+        let contents = volume.stores.get_mut(&self.id).ok_or_else(|| StoreError::poisoned("the store has failed"))?;
         Ok(work(contents, flush_every))
     }
 }

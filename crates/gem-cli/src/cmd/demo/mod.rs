@@ -2,19 +2,27 @@
 //!
 //! GitHub webhook payloads become at least 20,000 events, each with an id of its own, keyed by
 //! repository with a fan-out drawn by seed. They are published over gRPC, REST and the Python SDK at
-//! once, and processed by a group of three consumer processes in mode `key`. One consumer is killed
-//! midway, then the node itself, with SIGKILL under load; all start again. The proof is read off the
-//! ids: every acknowledged event is stored once, at the place that was acknowledged, and processed
-//! at least once, in order by key.
+//! once, each through another node of a mesh of real processes, and processed by a group of three
+//! consumer processes in mode `key` and one of two in mode `shared`, through different nodes too. One
+//! consumer is killed midway, then the node that leads the topic's shard, with SIGKILL under load; it
+//! stays dead, and a fresh node joins instead. The proof is read off the ids, through that newcomer:
+//! every acknowledged event is stored once, at the place that was acknowledged, and processed at
+//! least once by each group, in order by key where the group promises it. With `--nodes 1` there is
+//! one node and one group, and the node is started again.
 
 mod consumers;
 mod events;
+mod ledger;
+mod mesh;
 mod node;
+mod pauses;
 mod proof;
 mod publishers;
 mod record;
 mod run;
 mod show;
+mod stage;
+mod verdict;
 pub mod worker;
 
 use std::path::PathBuf;
@@ -32,8 +40,12 @@ pub struct DemoArgs {
     /// How many events are made of them.
     #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u32).range(20_000..=5_000_000))]
     events: u32,
+    /// How many nodes the mesh has to begin with: 1, or 3 to 7 (a mesh of two does not survive the
+    /// loss of either).
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = nodes)]
+    nodes: usize,
     /// Events a second in all.
-    #[arg(long, default_value_t = 3_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    #[arg(long, default_value_t = 2_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     rate: u32,
     /// Draws keys and order.
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -50,6 +62,15 @@ pub struct DemoArgs {
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
+}
+
+fn nodes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(1) => Ok(1),
+        Ok(2) => Err("a mesh of two does not survive the loss of a node: take 1, or 3 to 7".to_owned()),
+        Ok(count @ 3..=7) => Ok(count),
+        _ => Err("take 1, or 3 to 7".to_owned()),
+    }
 }
 
 pub async fn run(args: DemoArgs) -> Outcome {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::consumers::Ledger;
+use super::consumers::Group;
 use super::events::Events;
+use super::ledger::Ledger;
 use super::record::{Place, Sent};
 
 /// A message as the topic holds it.
@@ -13,14 +14,12 @@ pub struct Stored {
     pub place: Place,
 }
 
-/// What was counted. All but the first three groups must be 0.
+/// What was counted. All but the first three must be 0, and so must the groups' failures.
 #[derive(Clone, Debug, Default)]
 pub struct Proof {
     pub events: u64,
     pub acknowledged: u64,
     pub stored: u64,
-    pub processed: u64,
-    pub processings: u64,
 
     /// Published, but never acknowledged.
     pub unacknowledged: u64,
@@ -32,20 +31,43 @@ pub struct Proof {
     pub misplaced: u64,
     /// Stored, but of no event.
     pub strange: u64,
-    /// Acknowledged, but never processed.
-    pub skipped: u64,
     /// Stored after a later event of its key.
     pub stored_out_of_order: u64,
-    /// Processed for the first time after a later event of its key.
-    pub processed_out_of_order: u64,
+
+    pub groups: Vec<Share>,
 }
 
-impl Proof {
+/// What was counted of one group.
+#[derive(Clone, Debug)]
+pub struct Share {
+    pub group: Group,
+    /// Distinct events processed.
+    pub processed: u64,
+    pub processings: u64,
+    /// Acknowledged, but never processed.
+    pub skipped: u64,
+    /// Processed for the first time after a later event of its key; no failure in mode `shared`.
+    pub out_of_order: u64,
+}
+
+impl Share {
     /// Processings beyond the first.
     pub fn redelivered(&self) -> u64 {
         self.processings - self.processed
     }
 
+    fn failures(&self) -> Vec<String> {
+        let (name, out_of_order) = (self.group.name, if self.group.mode == "key" { self.out_of_order } else { 0 });
+        let checks = [(self.skipped, "never processed"), (out_of_order, "processed out of order")];
+        checks
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} events {what} by group {name}"))
+            .collect()
+    }
+}
+
+impl Proof {
     /// What is wrong; nothing, if the proof holds.
     pub fn failures(&self) -> Vec<String> {
         let checks = [
@@ -54,16 +76,16 @@ impl Proof {
             (self.stored_twice, "stored twice"),
             (self.misplaced, "not where the acknowledgement said"),
             (self.strange, "stored though never published"),
-            (self.skipped, "never processed"),
             (self.stored_out_of_order, "stored out of order"),
-            (self.processed_out_of_order, "processed out of order"),
         ];
-        checks.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} events {what}")).collect()
+        let failed = checks.iter().filter(|(count, _)| *count > 0);
+        let failed = failed.map(|(count, what)| format!("{count} events {what}"));
+        failed.chain(self.groups.iter().flat_map(Share::failures)).collect()
     }
 }
 
 /// Compares. `stored` is in the order of the topic: by partition and offset.
-pub fn check(events: &Events, sent: &[Sent], stored: &[Stored], ledger: &Ledger) -> Proof {
+pub fn check(events: &Events, sent: &[Sent], stored: &[Stored], ledgers: &[(Group, &Ledger)]) -> Proof {
     let mut proof = Proof { events: events.all.len() as u64, ..Proof::default() };
     let mut places: BTreeMap<u32, Place> = BTreeMap::new();
     let mut order = Order::default();
@@ -80,19 +102,6 @@ pub fn check(events: &Events, sent: &[Sent], stored: &[Stored], ledger: &Ledger)
     }
     proof.stored = places.len() as u64;
 
-    let mut processed = vec![false; events.all.len()];
-    let mut order = Order::default();
-    for line in &ledger.lines {
-        let index = line.event as usize;
-        let (Some(event), Some(before)) = (events.all.get(index), processed.get_mut(index)) else { continue };
-        proof.processings += 1;
-        if std::mem::replace(before, true) {
-            continue;
-        }
-        proof.processed += 1;
-        proof.processed_out_of_order += u64::from(!order.follows(&event.key, event.seq));
-    }
-
     for (event, sent) in events.all.iter().zip(sent) {
         let Some(place) = sent.place else {
             proof.unacknowledged += 1;
@@ -104,10 +113,28 @@ pub fn check(events: &Events, sent: &[Sent], stored: &[Stored], ledger: &Ledger)
             Some(stored) if *stored != place => proof.misplaced += 1,
             Some(_) => {}
         }
-        let done = processed.get(event.index as usize).copied().unwrap_or(false);
-        proof.skipped += u64::from(!done);
     }
+    proof.groups = ledgers.iter().map(|(group, ledger)| share(*group, ledger, events, sent)).collect();
     proof
+}
+
+fn share(group: Group, ledger: &Ledger, events: &Events, sent: &[Sent]) -> Share {
+    let mut share = Share { group, processed: 0, processings: 0, skipped: 0, out_of_order: 0 };
+    let mut processed = vec![false; events.all.len()];
+    let mut order = Order::default();
+    for line in &ledger.lines {
+        let index = line.event as usize;
+        let (Some(event), Some(before)) = (events.all.get(index), processed.get_mut(index)) else { continue };
+        share.processings += 1;
+        if std::mem::replace(before, true) {
+            continue;
+        }
+        share.processed += 1;
+        share.out_of_order += u64::from(!order.follows(&event.key, event.seq));
+    }
+    let skipped = processed.iter().zip(sent).filter(|(done, sent)| !**done && sent.place.is_some());
+    share.skipped = skipped.count() as u64;
+    share
 }
 
 /// The sequence number that each key has reached.

@@ -1,6 +1,7 @@
 //! The publishers: gRPC and REST from here, the Python SDK as a process. All of them repeat what was
 //! not answered, with the same ids.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -30,9 +31,9 @@ fn due(start: Instant, index: usize, rate: f64) -> Instant {
     start + Duration::from_secs_f64(index as f64 / rate)
 }
 
-/// Publishes over gRPC, through a producer.
-pub async fn grpc(url: String, events: Vec<Event>, rate: f64, record: Arc<Record>) -> Outcome {
-    let client = Client::with_config(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(&url)? })?;
+/// Publishes over gRPC, through a producer. `urls`: the nodes, in the order to try them.
+pub async fn grpc(urls: String, events: Vec<Event>, rate: f64, record: Arc<Record>) -> Outcome {
+    let client = Client::with_config(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(&urls)? })?;
     let producer = client.producer(TOPIC, ProducerConfig { timeout: PATIENCE, ..Default::default() });
     let start = Instant::now();
     let mut pending = FuturesOrdered::new();
@@ -78,17 +79,20 @@ struct RestResult {
 }
 
 /// Publishes over REST: one request after another, so that order by key holds.
-pub async fn rest(url: String, events: Vec<Event>, rate: f64, record: Arc<Record>) -> Outcome {
+pub async fn rest(urls: String, events: Vec<Event>, rate: f64, record: Arc<Record>) -> Outcome {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).no_proxy().build().map_err(no_http)?;
-    let target = format!("{url}/v1/topics/{TOPIC}/messages");
+    let mut targets: VecDeque<String> =
+        urls.split(',').map(|url| format!("{url}/v1/topics/{TOPIC}/messages")).collect();
     let start = Instant::now();
     for (number, batch) in events.chunks(REST_BATCH).enumerate() {
         sleep_until(due(start, number * REST_BATCH, rate)).await;
         let body = body(batch)?;
         batch.iter().for_each(|event| record.sent(event, now_us()));
         let deadline = Instant::now() + PATIENCE;
+        let mut attempts = 0;
         loop {
-            let why = match post(&http, &target, body.clone()).await {
+            let target = targets.front().map(String::as_str).unwrap_or_default();
+            let why = match post(&http, target, body.clone()).await {
                 Ok(results) if results.len() == batch.len() && results.iter().all(|result| result.offset.is_some()) => {
                     for (event, result) in batch.iter().zip(results) {
                         let (Some(partition), Some(offset)) = (result.partition, result.offset) else { continue };
@@ -105,7 +109,12 @@ pub async fn rest(url: String, events: Vec<Event>, rate: f64, record: Arc<Record
             }
             // Not stored in whole, or not known: again, with the same ids.
             record.retried();
-            sleep(REST_PAUSE).await;
+            targets.rotate_left(1);
+            attempts += 1;
+            // The next node at once; a pause when all have been asked.
+            if attempts % targets.len() == 0 {
+                sleep(REST_PAUSE).await;
+            }
         }
     }
     Ok(())
@@ -189,7 +198,7 @@ struct Ack {
 pub async fn python(
     python: PathBuf,
     dir: PathBuf,
-    url: String,
+    urls: String,
     events: Arc<Events>,
     rate: f64,
     record: Arc<Record>,
@@ -205,7 +214,7 @@ pub async fn python(
     std::fs::write(&input, lines)?;
     let mut child = Command::new(python)
         .arg(&script)
-        .args([&url, TOPIC])
+        .args([&urls, TOPIC])
         .arg(&input)
         .arg(rate.to_string())
         .stdin(Stdio::null())

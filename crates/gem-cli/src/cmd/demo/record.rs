@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::events::{Event, Events};
 
@@ -36,7 +37,13 @@ pub struct Record {
     acked: AtomicU64,
     last_ack_us: AtomicU64,
     retries: AtomicU64,
+    /// When the node was killed; `NEVER` before.
+    killed_us: AtomicU64,
+    /// When something that was sent after the kill was first acknowledged; `NEVER` before.
+    resumed_us: AtomicU64,
 }
+
+const NEVER: u64 = u64::MAX;
 
 impl Record {
     pub fn new(events: &Events) -> Record {
@@ -45,6 +52,8 @@ impl Record {
             acked: AtomicU64::new(0),
             last_ack_us: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            killed_us: AtomicU64::new(NEVER),
+            resumed_us: AtomicU64::new(NEVER),
         }
     }
 
@@ -57,13 +66,34 @@ impl Record {
 
     /// The event is acknowledged.
     pub fn acked(&self, event: &Event, place: Place, duplicate: bool, at_us: u64) {
+        let killed_us = self.killed_us.load(Ordering::Relaxed);
         self.with(event, |sent| {
             sent.acked_us = Some(at_us);
             sent.place = Some(place);
             sent.duplicate = duplicate;
+            // Answers that were under way when the node died come in after it, and say nothing.
+            if sent.sent_us.is_some_and(|sent_us| sent_us > killed_us) {
+                self.resumed_us.fetch_min(at_us, Ordering::Relaxed);
+            }
         });
         self.acked.fetch_add(1, Ordering::Relaxed);
         self.last_ack_us.fetch_max(at_us, Ordering::Relaxed);
+    }
+
+    /// The node is being killed.
+    pub fn killed(&self, at_us: u64) {
+        self.killed_us.store(at_us, Ordering::Relaxed);
+    }
+
+    /// When the node was killed.
+    pub fn killed_us(&self) -> Option<u64> {
+        Some(self.killed_us.load(Ordering::Relaxed)).filter(|at_us| *at_us != NEVER)
+    }
+
+    /// From the kill to the first acknowledgement of something that was sent after it.
+    pub fn recovery(&self) -> Option<Duration> {
+        let resumed_us = Some(self.resumed_us.load(Ordering::Relaxed)).filter(|at_us| *at_us != NEVER)?;
+        Some(Duration::from_micros(resumed_us.saturating_sub(self.killed_us()?)))
     }
 
     /// A request is repeated.

@@ -1,6 +1,6 @@
-//! The demo's course of events.
+//! The demo from its first process to its verdict.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,23 +8,28 @@ use gem_client::{Client, ClientConfig, TopicConfig};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::consumers::{COUNT, Consumers, GROUP, Ledger, TOPIC};
+use super::consumers::{ARCHIVE, Consumers, PROCESSORS, TOPIC};
 use super::events::{Events, Way};
-use super::node::Node;
+use super::ledger::{Ledger, Processing};
+use super::mesh::Mesh;
+use super::pauses::Pauses;
 use super::proof::{self, Stored};
-use super::record::{Place, Record, now_us};
-use super::show::{Latency, Progress, Verdict};
+use super::record::{Place, Record, Sent};
+use super::show::{Latency, Progress};
+use super::stage::{STALLED, Stage};
+use super::verdict::Verdict;
 use super::{DemoArgs, publishers};
-use crate::exit::{Exit, Outcome};
+use crate::exit::Outcome;
 
-/// Nothing acked and nothing processed for so long: it won't come any more.
-const STALLED: Duration = Duration::from_secs(90);
-const TICK: Duration = Duration::from_millis(50);
 /// Leases of a lost leader end within this.
 const ACK_TIMEOUT_MS: u64 = 5_000;
 /// Kills cost deliveries; the demo wants no dead letters.
 const MAX_DELIVERIES: u32 = 1_000;
 const READ_PAGE: u32 = 1_000;
+/// How long the last acks may take to settle.
+const SETTLE: Duration = Duration::from_secs(20);
+/// How long the mesh may take to replace the dead node's replicas before the demo goes on without.
+const HEAL: Duration = Duration::from_secs(30);
 
 pub async fn run(args: &DemoArgs, events: Events) -> Outcome<Verdict> {
     if !args.without_python {
@@ -34,6 +39,8 @@ pub async fn run(args: &DemoArgs, events: Events) -> Outcome<Verdict> {
     let dir = args.keep.clone().unwrap_or_else(|| scratch.path().to_owned());
     #[expect(clippy::disallowed_methods, reason = "the demo's own directory")]
     std::fs::create_dir_all(&dir)?;
+    // The nodes run in it, so that their paths must not be relative to where this began.
+    let dir = std::path::absolute(dir)?;
     let progress = Progress::new(events.all.len() as u64);
     progress.say(&format!(
         "{} events of {} real webhook payloads, {} keys; data in {}",
@@ -42,48 +49,78 @@ pub async fn run(args: &DemoArgs, events: Events) -> Outcome<Verdict> {
         events.keys,
         dir.display()
     ));
-    let node = Node::start(&dir).await?;
-    progress.say(&format!("a node is up at {}", node.url));
-    let config = ClientConfig { timeout: STALLED, ..ClientConfig::new(&node.url)? };
-    let client = Client::with_config(config)?;
+    let mesh = Mesh::start(&dir, args.nodes).await?;
+    progress.say(&format!("{} up: {}", nodes(args.nodes), mesh.urls(0).replace(',', " ")));
+    let shards = mesh.founded().await?;
+    if args.nodes > 1 {
+        progress.say(&format!("the mesh is whole: {shards} shards, each with three replicas"));
+    }
     let topic = TopicConfig {
         ack_timeout_ms: Some(ACK_TIMEOUT_MS),
         max_deliveries: Some(MAX_DELIVERIES),
         ..TopicConfig::default()
     };
-    client.create_topic(TOPIC, topic).await?;
-    let consumers = Consumers::start(&dir, &node.url)?;
-    progress.say(&format!("group {GROUP}: {COUNT} consumer processes in mode key"));
+    patient(&mesh.urls(0))?.create_topic(TOPIC, topic).await?;
+    let groups = if args.nodes > 1 { vec![PROCESSORS, ARCHIVE] } else { vec![PROCESSORS] };
+    let mut consumers = Vec::new();
+    for group in &groups {
+        consumers.push(Consumers::start(&dir, *group, |member| mesh.urls(member))?);
+        progress.say(&format!("group {}: {} consumer processes in mode {}", group.name, group.members, group.mode));
+    }
 
     let events = Arc::new(events);
     let record = Arc::new(Record::new(&events));
     let started = Instant::now();
-    let publishers = publish(args, &dir, &node.url, &events, &record);
+    let publishers = publish(args, &dir, &mesh, &events, &record);
+    let ledgers = consumers.iter().map(|consumers| Ledger::new(consumers.ledger(), &events)).collect();
     let mut stage = Stage {
-        ledger: Ledger::new(consumers.ledger(), &events),
-        node,
+        ledgers,
+        mesh,
         consumers,
         publishers,
         progress,
-        started,
+        joining: JoinSet::new(),
         consumer_killed: false,
-        node_killed_us: None,
-        recovery: None,
-        restart: None,
+        story: Default::default(),
         events: events.clone(),
         record: record.clone(),
     };
     stage.play().await?;
-    let seconds = stage.started.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
+    finale(args, stage, seconds).await
+}
 
-    stage.progress.say("everything is processed; reading the whole topic back");
-    let redelivered = client.group(TOPIC, GROUP).await?.redelivered;
-    let stored = read_back(&client).await?;
-    stage.consumers.stop().await;
-    stage.ledger.follow(&events)?;
+/// What comes after the last event: healing, reading back, the proof.
+async fn finale(args: &DemoArgs, mut stage: Stage, seconds: f64) -> Outcome<Verdict> {
+    let (events, record) = (stage.events.clone(), stage.record.clone());
+    if args.nodes > 1 {
+        stage.progress.say("everything is processed; waiting for the dead node's replicas to be replaced");
+        stage.heal(HEAL).await?;
+    }
+    let reader = stage.mesh.node(stage.mesh.last())?;
+    let (read_through, reading) = (reader.name().to_owned(), patient(&reader.url)?);
+    stage.progress.say(&format!("reading the whole topic back through {read_through}"));
+    let mut redelivered = 0;
+    let mut unsettled = 0;
+    for consumers in &stage.consumers {
+        let group = settled(&reading, consumers.group().name).await?;
+        redelivered += group.redelivered;
+        unsettled += group.lag;
+    }
+    let stored = read_back(&reading).await?;
+    for consumers in stage.consumers.drain(..) {
+        consumers.stop().await;
+    }
+    for ledger in &mut stage.ledgers {
+        ledger.follow(&events)?;
+    }
     let sent = record.snapshot();
-    let proof = proof::check(&events, &sent, &stored, &stage.ledger);
-    let stopped_cleanly = stage.node.stop().await;
+    let groups = if args.nodes > 1 { vec![PROCESSORS, ARCHIVE] } else { vec![PROCESSORS] };
+    let ledgers: Vec<_> = groups.iter().copied().zip(&stage.ledgers).collect();
+    let named: Vec<_> = ledgers.iter().map(|(group, ledger)| (group.name, *ledger)).collect();
+    let proof = proof::check(&events, &sent, &stored, &ledgers);
+    let pauses = record.killed_us().map(|killed_us| Pauses::after(killed_us, &events, &sent, &named));
+    let stopped_cleanly = stage.mesh.stop().await;
     stage.progress.finish();
     let span_us = record.last_ack_us().saturating_sub(sent.iter().filter_map(|sent| sent.sent_us).min().unwrap_or(0));
     Ok(Verdict {
@@ -93,38 +130,46 @@ pub async fn run(args: &DemoArgs, events: Events) -> Outcome<Verdict> {
         duplicates: sent.iter().filter(|sent| sent.duplicate).count() as u64,
         rest_retries: record.retry_count(),
         group_redelivered: redelivered,
+        unsettled,
         events_per_s: proof.acknowledged as f64 / (span_us.max(1) as f64 / 1e6),
         publish: Latency::of(sent.iter().filter_map(|sent| Some(sent.acked_us?.saturating_sub(sent.sent_us?)))),
-        end_to_end: Latency::of(first_processings(&stage.ledger, &sent)),
-        recovery: stage.recovery,
-        restart: stage.restart,
+        end_to_end: Latency::of(stage.ledgers.iter().flat_map(|ledger| first_processings(ledger, &sent))),
+        recovery: record.recovery(),
+        pauses: pauses.unwrap_or_default(),
+        nodes: args.nodes,
+        story: stage.story,
+        read_through,
         seconds,
         stopped_cleanly,
         proof,
     })
 }
 
+fn nodes(count: usize) -> String {
+    if count == 1 { "a node is".to_owned() } else { format!("{count} nodes are") }
+}
+
+/// A client that waits as long as the demo does.
+fn patient(urls: &str) -> Outcome<Client> {
+    Ok(Client::with_config(ClientConfig { timeout: STALLED, ..ClientConfig::new(urls)? })?)
+}
+
 fn ways(args: &DemoArgs) -> &'static [Way] {
     if args.without_python { &[Way::Grpc, Way::Rest] } else { &[Way::Grpc, Way::Rest, Way::Python] }
 }
 
-fn publish(
-    args: &DemoArgs,
-    dir: &std::path::Path,
-    url: &str,
-    events: &Arc<Events>,
-    record: &Arc<Record>,
-) -> JoinSet<Outcome> {
+/// Each way begins with another node, and knows all.
+fn publish(args: &DemoArgs, dir: &Path, mesh: &Mesh, events: &Arc<Events>, record: &Arc<Record>) -> JoinSet<Outcome> {
     let rate = f64::from(args.rate) / ways(args).len() as f64;
     let mut tasks = JoinSet::new();
-    for way in ways(args) {
-        let (url, record) = (url.to_owned(), record.clone());
+    for (number, way) in ways(args).iter().enumerate() {
+        let (urls, record) = (mesh.urls(number), record.clone());
         match way {
-            Way::Grpc => drop(tasks.spawn(publishers::grpc(url, events.of(*way), rate, record))),
-            Way::Rest => drop(tasks.spawn(publishers::rest(url, events.of(*way), rate, record))),
+            Way::Grpc => drop(tasks.spawn(publishers::grpc(urls, events.of(*way), rate, record))),
+            Way::Rest => drop(tasks.spawn(publishers::rest(urls, events.of(*way), rate, record))),
             Way::Python => {
                 let (python, dir): (PathBuf, PathBuf) = (args.python.clone(), dir.to_owned());
-                tasks.spawn(publishers::python(python, dir, url, events.clone(), rate, record));
+                tasks.spawn(publishers::python(python, dir, urls, events.clone(), rate, record));
             }
         }
     }
@@ -132,14 +177,26 @@ fn publish(
 }
 
 /// How long each event took from its first sending to its first processing.
-fn first_processings(ledger: &Ledger, sent: &[super::record::Sent]) -> Vec<u64> {
+fn first_processings(ledger: &Ledger, sent: &[Sent]) -> Vec<u64> {
     let mut seen = vec![false; sent.len()];
-    let age = |line: &super::consumers::Processing| {
+    let age = |line: &Processing| {
         let first = seen.get_mut(line.event as usize).is_some_and(|seen| !std::mem::replace(seen, true));
         let sent_us = sent.get(line.event as usize)?.sent_us?;
         first.then(|| line.at_us.saturating_sub(sent_us))
     };
     ledger.lines.iter().filter_map(age).collect()
+}
+
+/// The group once nothing of it is open, or as it is when patience ends.
+async fn settled(client: &Client, group: &str) -> Outcome<gem_client::Group> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        let state = client.group(TOPIC, group).await?;
+        if state.lag == 0 || Instant::now() >= deadline {
+            return Ok(state);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn read_back(client: &Client) -> Outcome<Vec<Stored>> {
@@ -158,94 +215,4 @@ async fn read_back(client: &Client) -> Outcome<Vec<Stored>> {
     }
     stored.sort_by_key(|message| (message.place.partition, message.place.offset));
     Ok(stored)
-}
-
-/// All that is on stage while events flow.
-struct Stage {
-    events: Arc<Events>,
-    record: Arc<Record>,
-    node: Node,
-    consumers: Consumers,
-    publishers: JoinSet<Outcome>,
-    ledger: Ledger,
-    progress: Progress,
-    started: Instant,
-    consumer_killed: bool,
-    node_killed_us: Option<u64>,
-    /// From the node's death to the first acknowledgement after it.
-    recovery: Option<Duration>,
-    /// From the node's new start to its ready line.
-    restart: Option<Duration>,
-}
-
-impl Stage {
-    /// Goes on until every event is acknowledged and processed, or nothing moves any more.
-    async fn play(&mut self) -> Outcome {
-        let total = self.events.all.len() as u64;
-        let mut moved = Instant::now();
-        let mut last = (0, 0);
-        loop {
-            sleep(TICK).await;
-            self.ledger.follow(&self.events)?;
-            let now = (self.record.acked_count(), self.ledger.distinct);
-            self.progress.at(now.0, now.1);
-            if now != last {
-                (last, moved) = (now, Instant::now());
-            }
-            self.reap_publishers()?;
-            if now == (total, total) && self.publishers.is_empty() {
-                return Ok(());
-            }
-            if moved.elapsed() >= STALLED {
-                self.progress.say(&format!("nothing has moved for {} s", STALLED.as_secs()));
-                return Ok(());
-            }
-            if !self.consumer_killed && now.1 >= total / 4 {
-                self.kill_consumer().await?;
-            }
-            if self.node_killed_us.is_none() && now.0 >= total / 2 {
-                self.kill_node().await?;
-            }
-            self.note_recovery();
-        }
-    }
-
-    /// A publisher that failed ends the demo; one that is through is done.
-    fn reap_publishers(&mut self) -> Outcome {
-        while let Some(ended) = self.publishers.try_join_next() {
-            ended.map_err(|error| Exit::failed(format!("demo: a publisher ended: {error}")))??;
-        }
-        Ok(())
-    }
-
-    async fn kill_consumer(&mut self) -> Outcome {
-        self.consumer_killed = true;
-        self.consumers.kill(1).await?;
-        self.progress.say(&format!("consumer-1 killed (SIGKILL) after {} events", self.ledger.distinct));
-        Ok(())
-    }
-
-    async fn kill_node(&mut self) -> Outcome {
-        self.node_killed_us = Some(now_us());
-        self.node.kill().await?;
-        self.progress.say(&format!("the node killed (SIGKILL) after {} acknowledgements", self.record.acked_count()));
-        let restart = self.node.restart().await?;
-        self.restart = Some(restart);
-        self.progress.say(&format!("the node is up again after {} ms", restart.as_millis()));
-        let revived = self.consumers.revive()?;
-        self.progress.say(&format!("{revived} consumer started again"));
-        Ok(())
-    }
-
-    fn note_recovery(&mut self) {
-        let (Some(killed_us), Some(restart), None) = (self.node_killed_us, self.restart, self.recovery) else { return };
-        let last_ack_us = self.record.last_ack_us();
-        // Answers that were under way when the node died come in right after; the new node's can't
-        // come before its process was there.
-        if last_ack_us > killed_us + restart.as_micros() as u64 / 2 {
-            self.recovery = Some(Duration::from_micros(last_ack_us - killed_us));
-            self.progress
-                .say(&format!("acknowledgements again {} ms after the kill", (last_ack_us - killed_us) / 1000));
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! What the demo shows: progress while it runs, the verdict at its end.
+//! What the demo shows while it runs, and how it sums up times.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
@@ -6,12 +6,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::Instant;
-
-use super::proof::Proof;
-use crate::exit::Outcome;
-use crate::output;
 
 const PLAIN_EVERY: Duration = Duration::from_secs(1);
 
@@ -99,131 +95,11 @@ impl Latency {
         }
     }
 
-    fn json(self) -> Value {
+    pub fn json(self) -> Value {
         json!({ "p50": self.p50, "p99": self.p99, "max": self.max })
     }
 
-    fn text(self) -> String {
+    pub fn text(self) -> String {
         format!("p50 {} ms, p99 {} ms, max {} ms", self.p50, self.p99, self.max)
-    }
-}
-
-/// All that the demo found.
-pub struct Verdict {
-    pub keys: u64,
-    pub templates: u64,
-    /// Events by the way they were published.
-    pub ways: Vec<(&'static str, u64)>,
-    /// Acknowledged as stored before: by an attempt whose answer was lost.
-    pub duplicates: u64,
-    pub rest_retries: u64,
-    pub group_redelivered: u64,
-    pub events_per_s: f64,
-    pub publish: Latency,
-    pub end_to_end: Latency,
-    pub recovery: Option<Duration>,
-    pub restart: Option<Duration>,
-    pub seconds: f64,
-    pub stopped_cleanly: bool,
-    pub proof: Proof,
-}
-
-impl Verdict {
-    pub fn failures(&self) -> Vec<String> {
-        let mut failures = self.proof.failures();
-        if self.recovery.is_none() {
-            failures.push("the node was not killed under load, or did not come back".to_owned());
-        }
-        if !self.stopped_cleanly {
-            failures.push("the node did not stop cleanly on SIGTERM".to_owned());
-        }
-        failures
-    }
-
-    pub fn holds(&self) -> bool {
-        self.failures().is_empty()
-    }
-
-    pub fn json(&self) -> Value {
-        let proof = &self.proof;
-        let ways: Map<String, Value> = self.ways.iter().map(|(way, count)| ((*way).to_owned(), json!(count))).collect();
-        json!({
-            "holds": self.holds(),
-            "failures": self.failures(),
-            "events": proof.events,
-            "payloads": self.templates,
-            "keys": self.keys,
-            "published": ways,
-            "acknowledged": proof.acknowledged,
-            "stored": proof.stored,
-            "processed": proof.processed,
-            "redelivered": proof.redelivered(),
-            "group_redelivered": self.group_redelivered,
-            "duplicates_recognised": self.duplicates,
-            "rest_retries": self.rest_retries,
-            "unacknowledged": proof.unacknowledged,
-            "lost": proof.lost,
-            "stored_twice": proof.stored_twice,
-            "misplaced": proof.misplaced,
-            "strange": proof.strange,
-            "skipped": proof.skipped,
-            "stored_out_of_order": proof.stored_out_of_order,
-            "processed_out_of_order": proof.processed_out_of_order,
-            "seconds": (self.seconds * 1000.0).round() / 1000.0,
-            "events_per_s": self.events_per_s.round(),
-            "publish_ms": self.publish.json(),
-            "end_to_end_ms": self.end_to_end.json(),
-            "recovery_ms": self.recovery.map(|time| time.as_millis() as u64),
-            "restart_ms": self.restart.map(|time| time.as_millis() as u64),
-        })
-    }
-
-    pub fn print(&self) -> Outcome {
-        let proof = &self.proof;
-        let ways: Vec<String> = self.ways.iter().map(|(way, count)| format!("{way} {count}")).collect();
-        let ms =
-            |time: Option<Duration>| time.map_or_else(|| "-".to_owned(), |time| format!("{} ms", time.as_millis()));
-        let lines = [
-            ("events", format!("{} of {} real payloads, {} keys", proof.events, self.templates, self.keys)),
-            ("published", ways.join(", ")),
-            ("acknowledged", format!("{} ({} recognised as stored before)", proof.acknowledged, self.duplicates)),
-            (
-                "stored",
-                format!(
-                    "{}, of them twice {}, lost {}, misplaced {}",
-                    proof.stored, proof.stored_twice, proof.lost, proof.misplaced
-                ),
-            ),
-            ("processed", format!("{}, skipped {}", proof.processed, proof.skipped)),
-            (
-                "out of order",
-                format!("stored {}, processed {}", proof.stored_out_of_order, proof.processed_out_of_order),
-            ),
-            (
-                "redelivered",
-                format!("{} processed again, {} counted by the group", proof.redelivered(), self.group_redelivered),
-            ),
-            ("rate", format!("{:.0} events/s over {:.1} s", self.events_per_s, self.seconds)),
-            ("publish", self.publish.text()),
-            ("end to end", self.end_to_end.text()),
-            (
-                "recovery",
-                format!(
-                    "{} from kill -9 to the next acknowledgement, {} of it the start",
-                    ms(self.recovery),
-                    ms(self.restart)
-                ),
-            ),
-        ];
-        for (name, text) in lines {
-            output::line(format_args!("{name:<13} {text}"))?;
-        }
-        let verdict = if self.holds() { "THE PROOF HOLDS" } else { "THE PROOF DOES NOT HOLD" };
-        let colour = if self.holds() { "32" } else { "31" };
-        if output::in_colour() {
-            output::line(format_args!("\x1b[1;{colour}m{verdict}\x1b[0m"))
-        } else {
-            output::line(verdict)
-        }
     }
 }

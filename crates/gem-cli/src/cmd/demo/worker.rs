@@ -28,6 +28,8 @@ pub struct WorkerArgs {
     topic: String,
     #[arg(long)]
     group: String,
+    #[arg(long, value_parser = mode)]
+    mode: Mode,
     #[arg(long)]
     name: String,
     #[arg(long)]
@@ -40,7 +42,7 @@ pub async fn run(args: WorkerArgs) -> Outcome {
     let client = Client::with_config(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(&args.url)? })?;
     let options = SubscribeOptions {
         consumer: Some(args.name.clone()),
-        mode: Some(Mode::Key),
+        mode: Some(args.mode),
         credit: CREDIT,
         ..SubscribeOptions::group(&args.group)
     };
@@ -61,6 +63,14 @@ pub async fn run(args: WorkerArgs) -> Outcome {
         }
     }
     Err(Exit::failed("demo-worker: the subscription ended"))
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "key" => Ok(Mode::Key),
+        "shared" => Ok(Mode::Shared),
+        _ => Err("a mode is `key` or `shared`".to_owned()),
+    }
 }
 
 fn line(name: &str, delivery: &Delivery) -> String {

@@ -12,10 +12,6 @@ use super::places::Place;
 use crate::child;
 use crate::exit::{Exit, Outcome};
 
-/// Variables that would give every node the same place, or lead it to another mesh.
-const NOT_FOR_NODES: [&str; 7] =
-    ["GEM_CONFIG", "GEM_JOIN", "GEM_SECRET", "GEM_SECRET_FILE", "GEM_NAME", "GEM_ZONE", "GEM_INSECURE"];
-
 /// What has become of a node.
 #[derive(Debug)]
 pub enum Event {
@@ -66,7 +62,7 @@ impl Nodes {
         if let Some(dir) = place.data.parent() {
             command.current_dir(dir);
         }
-        for variable in NOT_FOR_NODES {
+        for variable in child::NOT_FOR_NODES {
             command.env_remove(variable);
         }
         let mut process = command.spawn().map_err(failed)?;

@@ -62,9 +62,8 @@ impl Agent {
     ) -> gem_types::Result<Arc<Agent>> {
         let node = me.node;
         let state = Known::new(me, mesh, settings, || random.u64(), clock.monotonic());
-        let state = state.ok_or_else(|| {
-            gem_types::Error::invalid("name, zone or address of this node is too long for gossip")
-        })?;
+        let state = state
+            .ok_or_else(|| gem_types::Error::invalid("name, zone or address of this node is too long for gossip"))?;
         Ok(Arc::new(Agent {
             me: node,
             clock,

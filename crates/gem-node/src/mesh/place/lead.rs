@@ -192,7 +192,9 @@ fn seen(shard: &Shard, view: &GroupView, nodes: &BTreeMap<NodeId, Sight>) -> pla
 }
 
 fn words(step: &Step) -> String {
-    let short = |node: &NodeId| node.to_string().chars().rev().take(6).collect::<Vec<_>>().into_iter().rev().collect::<String>();
+    let short = |node: &NodeId| {
+        node.to_string().chars().rev().take(6).collect::<Vec<_>>().into_iter().rev().collect::<String>()
+    };
     let list = |replicas: &BTreeSet<ReplicaId>| {
         replicas.iter().map(|replica| short(&replica.node)).collect::<Vec<_>>().join(", ")
     };

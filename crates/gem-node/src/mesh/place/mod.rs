@@ -227,7 +227,8 @@ impl Placer {
     }
 
     async fn open_empty(self: &Arc<Self>, deps: &ShardDeps, group: GroupId, prefix: Prefix) -> Answer {
-        let failed = |error: std::io::Error| Error::internal(format!("a replica of shard {prefix} can't be made: {error}"));
+        let failed =
+            |error: std::io::Error| Error::internal(format!("a replica of shard {prefix} can't be made: {error}"));
         let incarnation = Incarnation(self.random.u64());
         Shard::make_empty(deps, group, prefix, incarnation).await.map_err(failed)?;
         let shard = Shard::open(deps.clone(), group).await.map_err(failed)?;
@@ -241,7 +242,9 @@ impl Placer {
     async fn give_up(&self, group: GroupId) -> Result<()> {
         let Some(shard) = self.shards.take(group) else { return Ok(()) };
         let prefix = shard.prefix();
-        let failed = |error: std::io::Error| Error::internal(format!("the replica of shard {prefix} can't be given up: {error}"));
+        let failed = |error: std::io::Error| {
+            Error::internal(format!("the replica of shard {prefix} can't be given up: {error}"))
+        };
         self.state().made.remove(&group);
         shard.close().await.map_err(failed)?;
         shard.give_up().await.map_err(failed)?;
