@@ -82,6 +82,36 @@ fn the_configuration_says_where_each_value_came_from() {
     assert!(text(&output.stderr).contains("max_ids"), "{}", text(&output.stderr));
 }
 
+#[test]
+fn keys_of_the_mesh_are_flags_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["config", "--json", "--join", "10.0.0.1:7401", "--join", "10.0.0.2:7401", "--zone", "a", "--mesh"];
+    let mut command = gem(&args);
+    command.args(["0.0.0.0:7500", "--secret-file", "s"]).current_dir(dir.path()).env("GEM_MESH_BULK", "0.0.0.0:1");
+    let config: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let of = |key: &str| config[key]["value"].as_str().unwrap();
+    assert_eq!((of("join"), of("zone")), ("10.0.0.1:7401,10.0.0.2:7401", "a"));
+    assert_eq!((of("mesh"), of("mesh_bulk"), of("secret_file")), ("0.0.0.0:7500", "0.0.0.0:1", "s"));
+}
+
+#[test]
+fn a_mesh_of_processes_names_the_ports_that_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (listener, base) = loop {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if port < u16::MAX - 12 {
+            break (listener, port);
+        }
+    };
+    let output = gem(&["dev", "--port", &base.to_string(), "--data"]).arg(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let line = text(&output.stderr);
+    assert!(line.contains(&format!("{base} (node-1)")) && line.contains("--port"), "{line}");
+    assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none(), "nothing was started");
+    drop(listener);
+}
+
 /// A node as a process; it ends with the test.
 struct Node {
     child: Child,

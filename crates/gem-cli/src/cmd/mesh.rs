@@ -373,6 +373,9 @@ mod tests {
 
     #[test]
     fn sizes_are_rounded_for_reading() {
-        assert_eq!([0, 1023, 10_241, 5 << 30, (12 << 30) + 1].map(about), ["0B", "1023B", "10KiB", "5120MiB", "12GiB"]);
+        assert_eq!(
+            [0, 1023, 10_241, (5 << 30) + (1 << 20), (12 << 30) + 1].map(about),
+            ["0B", "1023B", "10KiB", "5121MiB", "12GiB"]
+        );
     }
 }

@@ -81,11 +81,11 @@ keys! {
         relation "An address off loopback needs `insecure`.",
         choose "Loopback for trying out; an interface's own address to serve other machines.";
     mesh: SocketAddr = "127.0.0.1:7401" in Kind::Address,
-        purpose "The address for the mesh's other nodes, over QUIC (UDP): encrypted, and only members are let in.",
+        purpose "The address for the mesh's other nodes: encrypted, and only members are let in.",
         relation "Bulk links take `mesh_bulk`. Needs no `insecure` off loopback.",
         choose "An address that every other node reaches; loopback where all nodes share one machine.";
     mesh_bulk: Option<SocketAddr> = "" in Kind::OptionalAddress,
-        purpose "The address for the mesh's bulk links, over TLS (TCP): replication, copies of replicas, requests passed on.",
+        purpose "The address for the mesh's bulk links: replication, copies of replicas, requests passed on.",
         relation "Without one: `mesh`'s address, with the port after it.",
         choose "None, unless that port is taken or another network should carry the bulk of the traffic.";
     join: Vec<SocketAddr> = "" in Kind::Addresses(64),

@@ -1,6 +1,6 @@
 //! Where each node lives: its ports, its directory, its log.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, Outcome};
@@ -31,7 +31,7 @@ impl Place {
 
     /// Whether the node is a member of a mesh already.
     pub fn is_member(&self) -> bool {
-        self.data.join("identity").exists()
+        self.data.join("identity.json").exists()
     }
 
     /// What lets others join, once the node has founded its mesh.
@@ -73,13 +73,8 @@ pub fn all(dir: &Path, nodes: u16, base: u16) -> Outcome<Vec<Place>> {
 pub fn check_free(places: &[Place]) -> Outcome {
     let mut taken = Vec::new();
     for place in places {
-        let ports = [
-            (place.listen, is_tcp_free(place.listen)),
-            (place.mesh, is_free(place.mesh)),
-            (place.bulk, is_free(place.bulk)),
-        ];
-        for (address, is_free) in ports {
-            if !is_free {
+        for address in [place.listen, place.mesh, place.bulk] {
+            if !is_free(address) {
                 taken.push(format!("{} ({})", address.port(), place.name()));
             }
         }
@@ -93,13 +88,8 @@ pub fn check_free(places: &[Place]) -> Outcome {
     )))
 }
 
-/// Nodes reach each other over UDP and TCP.
-fn is_free(address: SocketAddr) -> bool {
-    is_tcp_free(address) && UdpSocket::bind(address).is_ok()
-}
-
 #[expect(clippy::disallowed_methods, reason = "asks whether a node can take the port, and lets go of it")]
-fn is_tcp_free(address: SocketAddr) -> bool {
+fn is_free(address: SocketAddr) -> bool {
     std::net::TcpListener::bind(address).is_ok()
 }
 
