@@ -12,7 +12,7 @@ const ANSWERS: [&str; 3] = ["SubscribeResponse", "ReadResponse", "PullResponse"]
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
-    let files = ["message", "publisher", "subscriber", "admin"].map(|f| root.join(format!("gem/v1/{f}.proto")));
+    let files = ["message", "publisher", "subscriber", "mesh", "admin"].map(|f| root.join(format!("gem/v1/{f}.proto")));
     let set = protox::compile(&files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("gem.v1.bin"), set.encode_to_vec())?;

@@ -11,6 +11,7 @@
 //! - Tables and colour on a terminal only; piped output is plain, and `--json` is JSON alone.
 
 mod allocator;
+mod child;
 mod cmd;
 mod exit;
 mod message_json;
@@ -45,6 +46,10 @@ enum Command {
     Topic(cmd::topic::TopicArgs),
     /// Groups: list, show, delete, seek.
     Group(cmd::group::GroupArgs),
+    /// The mesh: status, nodes, shards, drain, remove.
+    Mesh(cmd::mesh::MeshArgs),
+    /// A mesh of separate node processes on this machine, to try things out.
+    Dev(cmd::dev::DevArgs),
     /// Loads a running node: publish, deliver, latency.
     Bench(cmd::bench::BenchArgs),
     /// The effective configuration, with where each value came from.
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
             Command::Sub(args) => cmd::subscribe::run(args).await,
             Command::Topic(args) => cmd::topic::run(args).await,
             Command::Group(args) => cmd::group::run(args).await,
+            Command::Mesh(args) => cmd::mesh::run(args).await,
+            Command::Dev(args) => cmd::dev::run(args).await,
             Command::Bench(args) => cmd::bench::run(args).await,
             Command::Config(args) => cmd::config::run(&args),
             Command::DemoWorker(args) => cmd::demo::worker::run(args).await,

@@ -31,4 +31,6 @@ mod tasks;
 pub use node::{Node, NodeError};
 
 #[cfg(test)]
+mod mesh_api_tests;
+#[cfg(test)]
 mod serve_tests;

@@ -179,6 +179,7 @@ impl Node {
         let gatherer = Gatherer::new(journal.clone(), objects.clone(), host.clone(), gather_config(config))?;
         let gather = GatherThread::start(gatherer, host, journal.clone())?;
         show(&metrics, &budget, &journal, &objects);
+        gateway.set_mesh(Arc::new(mesh.view(identity.mesh)));
         show_mesh(&metrics, &mesh, &local);
         mesh.spawn(load::tell(
             mesh.agent.clone(),

@@ -3,7 +3,9 @@
 pub mod bench;
 pub mod config;
 pub mod demo;
+pub mod dev;
 pub mod group;
+pub mod mesh;
 pub mod publish;
 pub mod start;
 pub mod subscribe;

@@ -57,7 +57,7 @@ pub struct NodeArgs {
 
 const FILE: &str = "gem.toml";
 /// Consensus says much that only its authors want to read.
-const LOG_FILTER: &str = "info,openraft=warn";
+const LOG_FILTER: &str = "info,openraft=error";
 
 impl NodeArgs {
     /// The effective configuration: flags, then variables, then the file, then defaults.

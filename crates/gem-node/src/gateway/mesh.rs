@@ -1,8 +1,10 @@
 //! The mesh as people see it: what `gem mesh` and `/v1/mesh` show, and what they may ask for.
 
 use futures::future::BoxFuture;
-use gem_types::{NodeId, Result};
+use gem_types::{Error, NodeId, Result};
 use serde::Serialize;
+
+use super::Gateway;
 
 /// Whether a node answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -150,4 +152,28 @@ pub trait MeshAdmin: Send + Sync + 'static {
     /// where it still answers (drain it first) or where a shard's only voter would be lost and
     /// `accept_data_loss` is not set.
     fn remove(&self, node: NodeId, accept_data_loss: bool) -> BoxFuture<'_, Result<()>>;
+}
+
+impl Gateway {
+    /// Begins or ends the draining of the node that `text` names, and answers how it stands.
+    pub async fn drain_node(&self, text: &str, cancel: bool) -> Result<NodeStatus> {
+        let mesh = self.mesh()?;
+        let node = mesh.find(text)?;
+        self.in_time("the draining", mesh.drain(node, cancel)).await?;
+        let id = node.to_string();
+        let gone = || Error::not_found(format!("node {id} has left the mesh meanwhile"));
+        mesh.nodes().into_iter().find(|status| status.node == id).ok_or_else(gone)
+    }
+
+    /// Takes the node that `text` names out of the mesh.
+    pub async fn remove_node(&self, text: &str, accept_data_loss: bool) -> Result<()> {
+        let mesh = self.mesh()?;
+        let node = mesh.find(text)?;
+        self.in_time("the removal", mesh.remove(node, accept_data_loss)).await
+    }
+
+    async fn in_time(&self, what: &str, work: BoxFuture<'_, Result<()>>) -> Result<()> {
+        let late = |_| Error::deadline(format!("{what} was not confirmed in time: see gem mesh nodes, and repeat it"));
+        tokio::time::timeout(self.settings.publish_deadline, work).await.map_err(late)?
+    }
 }

@@ -21,7 +21,7 @@ pub mod start;
 pub mod subscribe;
 pub mod topics;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gem_shard::log::{Router, ShardLog};
@@ -76,6 +76,8 @@ pub struct Gateway {
     pub draining: CancellationToken,
     /// Owns the tasks of streams and of their ends; the node waits for it.
     pub tasks: Tasks,
+    /// Absent until the node has come up.
+    mesh: OnceLock<Arc<dyn mesh::MeshAdmin>>,
 }
 
 impl Gateway {
@@ -98,12 +100,24 @@ impl Gateway {
             metrics,
             draining: CancellationToken::new(),
             tasks: Tasks::new(),
+            mesh: OnceLock::new(),
         }
     }
 
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Gives it the mesh. Only the first call counts; answers whether this was it.
+    pub fn set_mesh(&self, mesh: Arc<dyn mesh::MeshAdmin>) -> bool {
+        self.mesh.set(mesh).is_ok()
+    }
+
+    /// The mesh; `unavailable` while the node starts.
+    pub fn mesh(&self) -> Result<Arc<dyn mesh::MeshAdmin>> {
+        let starting = || Error::unavailable("this node does not know its mesh yet: retry in a moment", 1000);
+        self.mesh.get().cloned().ok_or_else(starting)
     }
 
     /// The home shard of `topic`.

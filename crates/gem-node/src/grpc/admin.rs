@@ -8,8 +8,8 @@ use gem_proto::v1;
 use gem_types::{Error, GroupName, TopicName};
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use super::status::status;
+use super::{convert, mesh};
 use crate::gateway::Gateway;
 use crate::gateway::limits;
 
@@ -136,5 +136,36 @@ impl Admin for AdminService {
             Ok(v1::DeleteGroupResponse {})
         };
         respond(delete.await)
+    }
+
+    async fn get_mesh(&self, _: Request<v1::GetMeshRequest>) -> Result<Response<v1::GetMeshResponse>, Status> {
+        respond(self.0.mesh().map(|m| v1::GetMeshResponse { mesh: Some(mesh::mesh(m.status())) }))
+    }
+
+    async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Result<Response<v1::ListNodesResponse>, Status> {
+        let list = |nodes: Vec<_>| v1::ListNodesResponse { nodes: nodes.into_iter().map(mesh::node).collect() };
+        respond(self.0.mesh().map(|m| list(m.nodes())))
+    }
+
+    async fn list_shards(&self, _: Request<v1::ListShardsRequest>) -> Result<Response<v1::ListShardsResponse>, Status> {
+        let list = |shards: Vec<_>| v1::ListShardsResponse { shards: shards.into_iter().map(mesh::shard).collect() };
+        respond(self.0.mesh().map(|m| list(m.shards())))
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        let v1::DrainNodeRequest { node, cancel } = request.into_inner();
+        let drained = self.0.drain_node(&node, cancel).await;
+        respond(drained.map(|node| v1::DrainNodeResponse { node: Some(mesh::node(node)) }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let v1::RemoveNodeRequest { node, accept_data_loss } = request.into_inner();
+        respond(self.0.remove_node(&node, accept_data_loss).await.map(|()| v1::RemoveNodeResponse {}))
     }
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod convert;
 mod encode;
+mod mesh;
 pub mod publisher;
 pub mod status;
 mod stored;

@@ -48,6 +48,8 @@ pub struct Agent {
 struct Known {
     swim: Swim,
     table: Table,
+    /// This node's own last digest.
+    load: Load,
 }
 
 impl Agent {
@@ -63,7 +65,7 @@ impl Agent {
         let node = me.node;
         let swim = Swim::new(me, settings, random.u64(), clock.monotonic())
             .map_err(|_| gem_types::Error::invalid("name, zone or address of this node is too long for gossip"))?;
-        let state = Known { swim, table: Table::new(node, DESCRIPTORS_MAX) };
+        let state = Known { swim, table: Table::new(node, DESCRIPTORS_MAX), load: Load::default() };
         Ok(Arc::new(Agent {
             me: node,
             clock,
@@ -142,7 +144,10 @@ impl Agent {
 
     /// Tells the others of this node's load.
     pub fn tell_load(&self, load: Load) {
-        self.change(|known, _| known.swim.set_load(load));
+        self.change(|known, _| {
+            known.load = load.clone();
+            known.swim.set_load(load);
+        });
     }
 
     /// Tells the others of a shard that this node leads.
@@ -186,9 +191,11 @@ impl Agent {
         self.known().swim.members()
     }
 
-    /// The last digest of each node.
+    /// The last digest of each node, this one included.
     pub fn loads(&self) -> Vec<(NodeId, Load)> {
-        self.known().swim.loads().map(|(node, load)| (node, load.clone())).collect()
+        let known = self.known();
+        let others = known.swim.loads().filter(|(node, _)| *node != self.me);
+        others.map(|(node, load)| (node, load.clone())).chain([(self.me, known.load.clone())]).collect()
     }
 
     /// The shard that holds `position`, as far as is known.

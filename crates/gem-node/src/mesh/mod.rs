@@ -298,6 +298,12 @@ impl Mesh {
         self.tasks.spawn(task);
     }
 
+    /// The mesh as this node shows it to people.
+    pub fn view(&self, mesh: gem_types::MeshId) -> status::View {
+        let (agent, placer, router) = (self.agent.clone(), self.placer.clone(), self.router.clone());
+        status::View { mesh, agent, placer, router }
+    }
+
     /// Waits, `wait` at the most, until it is known who leads every part of the ring.
     pub async fn routed(&self, wait: Duration) {
         let mut learned = self.agent.learned();

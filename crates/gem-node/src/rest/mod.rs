@@ -4,6 +4,7 @@ pub mod body;
 pub mod groups;
 pub mod health;
 pub mod json;
+pub mod mesh;
 pub mod messages;
 pub mod problem;
 pub mod publish;
@@ -52,6 +53,11 @@ pub fn routes(app: App) -> Router {
         .route("/v1/topics/{topic}/groups/{group}/extend", post(groups::extend))
         .route("/v1/topics/{topic}/groups/{group}/heartbeat", post(groups::heartbeat))
         .route("/v1/topics/{topic}/groups/{group}/seek", post(groups::seek))
+        .route("/v1/mesh", get(mesh::status))
+        .route("/v1/mesh/nodes", get(mesh::nodes))
+        .route("/v1/mesh/shards", get(mesh::shards))
+        .route("/v1/mesh/nodes/{node}/drain", post(mesh::drain))
+        .route("/v1/mesh/nodes/{node}/remove", post(mesh::remove))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)

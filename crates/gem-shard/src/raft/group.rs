@@ -53,7 +53,7 @@ pub struct GroupConfig {
 
 impl Default for GroupConfig {
     fn default() -> Self {
-        GroupConfig { bytes_kept: 16 << 20, bytes_cached: 4 << 20, heartbeat_ms: 200, election_ms: 800 }
+        GroupConfig { bytes_kept: 16 << 20, bytes_cached: 4 << 20, heartbeat_ms: 250, election_ms: 450 }
     }
 }
 

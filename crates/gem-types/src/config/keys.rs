@@ -85,7 +85,7 @@ keys! {
         relation "Bulk links take `mesh_bulk`. Needs no `insecure` off loopback.",
         choose "An address that every other node reaches; loopback where all nodes share one machine.";
     mesh_bulk: Option<SocketAddr> = "" in Kind::OptionalAddress,
-        purpose "The address for the mesh's bulk links: replication and copies of replicas.",
+        purpose "The address for the mesh's bulk links, over TLS (TCP): replication, copies of replicas, requests passed on.",
         relation "Without one: `mesh`'s address, with the port after it.",
         choose "None, unless that port is taken or another network should carry the bulk of the traffic.";
     join: Vec<SocketAddr> = "" in Kind::Addresses(64),

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from gem.v1 import mesh_pb2 as gem_dot_v1_dot_mesh__pb2
 from gem.v1 import message_pb2 as gem_dot_v1_dot_message__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12gem/v1/admin.proto\x12\x06gem.v1\x1a\x14gem/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x0bTopicConfig\x12\x19\n\x0cretention_ms\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x1c\n\x0fretention_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x1b\n\x0emax_deliveries\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1b\n\x0e\x61\x63k_timeout_ms\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\"\n\x08ordering\x18\x05 \x01(\x0e\x32\x10.gem.v1.Ordering\x12\x1c\n\x0f\x64\x65\x64up_window_ms\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x1a\n\x12no_retention_bytes\x18\x07 \x01(\x08\x42\x0f\n\r_retention_msB\x12\n\x10_retention_bytesB\x11\n\x0f_max_deliveriesB\x11\n\x0f_ack_timeout_msB\x12\n\x10_dedup_window_ms\"o\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x13.gem.v1.TopicConfig\x12\x12\n\npartitions\x18\x03 \x01(\r\x12\x10\n\x08messages\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\"G\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x13.gem.v1.TopicConfig\"D\n\x13\x43reateTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.gem.v1.Topic\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1f\n\x0fGetTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.gem.v1.Topic\"F\n\x11\x41lterTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x13.gem.v1.TopicConfig\"2\n\x12\x41lterTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.gem.v1.Topic\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteTopicResponse\"!\n\x11PurgeTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12PurgeTopicResponse\"B\n\x11ListTopicsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"C\n\x12ListTopicsResponse\x12\x1d\n\x06topics\x18\x01 \x03(\x0b\x32\r.gem.v1.Topic\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"Z\n\x06Member\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x04\x12-\n\tlast_seen\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x01\n\x05Group\x12\r\n\x05group\x18\x01 \x01(\t\x12\x1a\n\x04mode\x18\x02 \x01(\x0e\x32\x0c.gem.v1.Mode\x12\x0b\n\x03lag\x18\x03 \x01(\x04\x12\x0f\n\x07pending\x18\x04 \x01(\x04\x12\x13\n\x0bredelivered\x18\x05 \x01(\x04\x12\x15\n\rdead_lettered\x18\x06 \x01(\x04\x12\x1f\n\x07members\x18\x07 \x03(\x0b\x32\x0e.gem.v1.Member\"\"\n\x11ListGroupsRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"3\n\x12ListGroupsResponse\x12\x1d\n\x06groups\x18\x01 \x03(\x0b\x32\r.gem.v1.Group\"/\n\x0fGetGroupRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"0\n\x10GetGroupResponse\x12\x1c\n\x05group\x18\x01 \x01(\x0b\x32\r.gem.v1.Group\"<\n\x10SeekGroupRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\"1\n\x11SeekGroupResponse\x12\x1c\n\x05group\x18\x01 \x01(\x0b\x32\r.gem.v1.Group\"2\n\x12\x44\x65leteGroupRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteGroupResponse*J\n\x08Ordering\x12\x18\n\x14ORDERING_UNSPECIFIED\x10\x00\x12\x10\n\x0cORDERING_KEY\x10\x01\x12\x12\n\x0eORDERING_TOTAL\x10\x02\x32\xb3\x05\n\x05\x41\x64min\x12\x46\n\x0b\x43reateTopic\x12\x1a.gem.v1.CreateTopicRequest\x1a\x1b.gem.v1.CreateTopicResponse\x12=\n\x08GetTopic\x12\x17.gem.v1.GetTopicRequest\x1a\x18.gem.v1.GetTopicResponse\x12\x43\n\nAlterTopic\x12\x19.gem.v1.AlterTopicRequest\x1a\x1a.gem.v1.AlterTopicResponse\x12\x46\n\x0b\x44\x65leteTopic\x12\x1a.gem.v1.DeleteTopicRequest\x1a\x1b.gem.v1.DeleteTopicResponse\x12\x43\n\nPurgeTopic\x12\x19.gem.v1.PurgeTopicRequest\x1a\x1a.gem.v1.PurgeTopicResponse\x12\x43\n\nListTopics\x12\x19.gem.v1.ListTopicsRequest\x1a\x1a.gem.v1.ListTopicsResponse\x12\x43\n\nListGroups\x12\x19.gem.v1.ListGroupsRequest\x1a\x1a.gem.v1.ListGroupsResponse\x12=\n\x08GetGroup\x12\x17.gem.v1.GetGroupRequest\x1a\x18.gem.v1.GetGroupResponse\x12@\n\tSeekGroup\x12\x18.gem.v1.SeekGroupRequest\x1a\x19.gem.v1.SeekGroupResponse\x12\x46\n\x0b\x44\x65leteGroup\x12\x1a.gem.v1.DeleteGroupRequest\x1a\x1b.gem.v1.DeleteGroupResponseB\x1c\n\ndev.gem.v1P\x01Z\x0cgem/v1;gemv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12gem/v1/admin.proto\x12\x06gem.v1\x1a\x11gem/v1/mesh.proto\x1a\x14gem/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x0bTopicConfig\x12\x19\n\x0cretention_ms\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x1c\n\x0fretention_bytes\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x1b\n\x0emax_deliveries\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1b\n\x0e\x61\x63k_timeout_ms\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\"\n\x08ordering\x18\x05 \x01(\x0e\x32\x10.gem.v1.Ordering\x12\x1c\n\x0f\x64\x65\x64up_window_ms\x18\x06 \x01(\x04H\x04\x88\x01\x01\x12\x1a\n\x12no_retention_bytes\x18\x07 \x01(\x08\x42\x0f\n\r_retention_msB\x12\n\x10_retention_bytesB\x11\n\x0f_max_deliveriesB\x11\n\x0f_ack_timeout_msB\x12\n\x10_dedup_window_ms\"o\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x13.gem.v1.TopicConfig\x12\x12\n\npartitions\x18\x03 \x01(\r\x12\x10\n\x08messages\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\"G\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x13.gem.v1.TopicConfig\"D\n\x13\x43reateTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.gem.v1.Topic\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"\x1f\n\x0fGetTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x10GetTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.gem.v1.Topic\"F\n\x11\x41lterTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06\x63onfig\x18\x02 \x01(\x0b\x32\x13.gem.v1.TopicConfig\"2\n\x12\x41lterTopicResponse\x12\x1c\n\x05topic\x18\x01 \x01(\x0b\x32\r.gem.v1.Topic\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteTopicResponse\"!\n\x11PurgeTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12PurgeTopicResponse\"B\n\x11ListTopicsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\t\"C\n\x12ListTopicsResponse\x12\x1d\n\x06topics\x18\x01 \x03(\x0b\x32\r.gem.v1.Topic\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"Z\n\x06Member\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x04\x12-\n\tlast_seen\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x01\n\x05Group\x12\r\n\x05group\x18\x01 \x01(\t\x12\x1a\n\x04mode\x18\x02 \x01(\x0e\x32\x0c.gem.v1.Mode\x12\x0b\n\x03lag\x18\x03 \x01(\x04\x12\x0f\n\x07pending\x18\x04 \x01(\x04\x12\x13\n\x0bredelivered\x18\x05 \x01(\x04\x12\x15\n\rdead_lettered\x18\x06 \x01(\x04\x12\x1f\n\x07members\x18\x07 \x03(\x0b\x32\x0e.gem.v1.Member\"\"\n\x11ListGroupsRequest\x12\r\n\x05topic\x18\x01 \x01(\t\"3\n\x12ListGroupsResponse\x12\x1d\n\x06groups\x18\x01 \x03(\x0b\x32\r.gem.v1.Group\"/\n\x0fGetGroupRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"0\n\x10GetGroupResponse\x12\x1c\n\x05group\x18\x01 \x01(\x0b\x32\r.gem.v1.Group\"<\n\x10SeekGroupRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\n\n\x02to\x18\x03 \x01(\t\"1\n\x11SeekGroupResponse\x12\x1c\n\x05group\x18\x01 \x01(\x0b\x32\r.gem.v1.Group\"2\n\x12\x44\x65leteGroupRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteGroupResponse\"\x10\n\x0eGetMeshRequest\"-\n\x0fGetMeshResponse\x12\x1a\n\x04mesh\x18\x01 \x01(\x0b\x32\x0c.gem.v1.Mesh\"\x12\n\x10ListNodesRequest\"0\n\x11ListNodesResponse\x12\x1b\n\x05nodes\x18\x01 \x03(\x0b\x32\x0c.gem.v1.Node\"\x13\n\x11ListShardsRequest\"3\n\x12ListShardsResponse\x12\x1d\n\x06shards\x18\x01 \x03(\x0b\x32\r.gem.v1.Shard\"0\n\x10\x44rainNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06\x63\x61ncel\x18\x02 \x01(\x08\"/\n\x11\x44rainNodeResponse\x12\x1a\n\x04node\x18\x01 \x01(\x0b\x32\x0c.gem.v1.Node\";\n\x11RemoveNodeRequest\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x18\n\x10\x61\x63\x63\x65pt_data_loss\x18\x02 \x01(\x08\"\x14\n\x12RemoveNodeResponse*J\n\x08Ordering\x12\x18\n\x14ORDERING_UNSPECIFIED\x10\x00\x12\x10\n\x0cORDERING_KEY\x10\x01\x12\x12\n\x0eORDERING_TOTAL\x10\x02\x32\xfd\x07\n\x05\x41\x64min\x12\x46\n\x0b\x43reateTopic\x12\x1a.gem.v1.CreateTopicRequest\x1a\x1b.gem.v1.CreateTopicResponse\x12=\n\x08GetTopic\x12\x17.gem.v1.GetTopicRequest\x1a\x18.gem.v1.GetTopicResponse\x12\x43\n\nAlterTopic\x12\x19.gem.v1.AlterTopicRequest\x1a\x1a.gem.v1.AlterTopicResponse\x12\x46\n\x0b\x44\x65leteTopic\x12\x1a.gem.v1.DeleteTopicRequest\x1a\x1b.gem.v1.DeleteTopicResponse\x12\x43\n\nPurgeTopic\x12\x19.gem.v1.PurgeTopicRequest\x1a\x1a.gem.v1.PurgeTopicResponse\x12\x43\n\nListTopics\x12\x19.gem.v1.ListTopicsRequest\x1a\x1a.gem.v1.ListTopicsResponse\x12\x43\n\nListGroups\x12\x19.gem.v1.ListGroupsRequest\x1a\x1a.gem.v1.ListGroupsResponse\x12=\n\x08GetGroup\x12\x17.gem.v1.GetGroupRequest\x1a\x18.gem.v1.GetGroupResponse\x12@\n\tSeekGroup\x12\x18.gem.v1.SeekGroupRequest\x1a\x19.gem.v1.SeekGroupResponse\x12\x46\n\x0b\x44\x65leteGroup\x12\x1a.gem.v1.DeleteGroupRequest\x1a\x1b.gem.v1.DeleteGroupResponse\x12:\n\x07GetMesh\x12\x16.gem.v1.GetMeshRequest\x1a\x17.gem.v1.GetMeshResponse\x12@\n\tListNodes\x12\x18.gem.v1.ListNodesRequest\x1a\x19.gem.v1.ListNodesResponse\x12\x43\n\nListShards\x12\x19.gem.v1.ListShardsRequest\x1a\x1a.gem.v1.ListShardsResponse\x12@\n\tDrainNode\x12\x18.gem.v1.DrainNodeRequest\x1a\x19.gem.v1.DrainNodeResponse\x12\x43\n\nRemoveNode\x12\x19.gem.v1.RemoveNodeRequest\x1a\x1a.gem.v1.RemoveNodeResponseB\x1c\n\ndev.gem.v1P\x01Z\x0cgem/v1;gemv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,56 +35,76 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gem.v1.admin_pb2', _globals
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\ndev.gem.v1P\001Z\014gem/v1;gemv1'
-  _globals['_ORDERING']._serialized_start=1749
-  _globals['_ORDERING']._serialized_end=1823
-  _globals['_TOPICCONFIG']._serialized_start=86
-  _globals['_TOPICCONFIG']._serialized_end=403
-  _globals['_TOPIC']._serialized_start=405
-  _globals['_TOPIC']._serialized_end=516
-  _globals['_CREATETOPICREQUEST']._serialized_start=518
-  _globals['_CREATETOPICREQUEST']._serialized_end=589
-  _globals['_CREATETOPICRESPONSE']._serialized_start=591
-  _globals['_CREATETOPICRESPONSE']._serialized_end=659
-  _globals['_GETTOPICREQUEST']._serialized_start=661
-  _globals['_GETTOPICREQUEST']._serialized_end=692
-  _globals['_GETTOPICRESPONSE']._serialized_start=694
-  _globals['_GETTOPICRESPONSE']._serialized_end=742
-  _globals['_ALTERTOPICREQUEST']._serialized_start=744
-  _globals['_ALTERTOPICREQUEST']._serialized_end=814
-  _globals['_ALTERTOPICRESPONSE']._serialized_start=816
-  _globals['_ALTERTOPICRESPONSE']._serialized_end=866
-  _globals['_DELETETOPICREQUEST']._serialized_start=868
-  _globals['_DELETETOPICREQUEST']._serialized_end=902
-  _globals['_DELETETOPICRESPONSE']._serialized_start=904
-  _globals['_DELETETOPICRESPONSE']._serialized_end=925
-  _globals['_PURGETOPICREQUEST']._serialized_start=927
-  _globals['_PURGETOPICREQUEST']._serialized_end=960
-  _globals['_PURGETOPICRESPONSE']._serialized_start=962
-  _globals['_PURGETOPICRESPONSE']._serialized_end=982
-  _globals['_LISTTOPICSREQUEST']._serialized_start=984
-  _globals['_LISTTOPICSREQUEST']._serialized_end=1050
-  _globals['_LISTTOPICSRESPONSE']._serialized_start=1052
-  _globals['_LISTTOPICSRESPONSE']._serialized_end=1119
-  _globals['_MEMBER']._serialized_start=1121
-  _globals['_MEMBER']._serialized_end=1211
-  _globals['_GROUP']._serialized_start=1214
-  _globals['_GROUP']._serialized_end=1371
-  _globals['_LISTGROUPSREQUEST']._serialized_start=1373
-  _globals['_LISTGROUPSREQUEST']._serialized_end=1407
-  _globals['_LISTGROUPSRESPONSE']._serialized_start=1409
-  _globals['_LISTGROUPSRESPONSE']._serialized_end=1460
-  _globals['_GETGROUPREQUEST']._serialized_start=1462
-  _globals['_GETGROUPREQUEST']._serialized_end=1509
-  _globals['_GETGROUPRESPONSE']._serialized_start=1511
-  _globals['_GETGROUPRESPONSE']._serialized_end=1559
-  _globals['_SEEKGROUPREQUEST']._serialized_start=1561
-  _globals['_SEEKGROUPREQUEST']._serialized_end=1621
-  _globals['_SEEKGROUPRESPONSE']._serialized_start=1623
-  _globals['_SEEKGROUPRESPONSE']._serialized_end=1672
-  _globals['_DELETEGROUPREQUEST']._serialized_start=1674
-  _globals['_DELETEGROUPREQUEST']._serialized_end=1724
-  _globals['_DELETEGROUPRESPONSE']._serialized_start=1726
-  _globals['_DELETEGROUPRESPONSE']._serialized_end=1747
-  _globals['_ADMIN']._serialized_start=1826
-  _globals['_ADMIN']._serialized_end=2517
+  _globals['_ORDERING']._serialized_start=2159
+  _globals['_ORDERING']._serialized_end=2233
+  _globals['_TOPICCONFIG']._serialized_start=105
+  _globals['_TOPICCONFIG']._serialized_end=422
+  _globals['_TOPIC']._serialized_start=424
+  _globals['_TOPIC']._serialized_end=535
+  _globals['_CREATETOPICREQUEST']._serialized_start=537
+  _globals['_CREATETOPICREQUEST']._serialized_end=608
+  _globals['_CREATETOPICRESPONSE']._serialized_start=610
+  _globals['_CREATETOPICRESPONSE']._serialized_end=678
+  _globals['_GETTOPICREQUEST']._serialized_start=680
+  _globals['_GETTOPICREQUEST']._serialized_end=711
+  _globals['_GETTOPICRESPONSE']._serialized_start=713
+  _globals['_GETTOPICRESPONSE']._serialized_end=761
+  _globals['_ALTERTOPICREQUEST']._serialized_start=763
+  _globals['_ALTERTOPICREQUEST']._serialized_end=833
+  _globals['_ALTERTOPICRESPONSE']._serialized_start=835
+  _globals['_ALTERTOPICRESPONSE']._serialized_end=885
+  _globals['_DELETETOPICREQUEST']._serialized_start=887
+  _globals['_DELETETOPICREQUEST']._serialized_end=921
+  _globals['_DELETETOPICRESPONSE']._serialized_start=923
+  _globals['_DELETETOPICRESPONSE']._serialized_end=944
+  _globals['_PURGETOPICREQUEST']._serialized_start=946
+  _globals['_PURGETOPICREQUEST']._serialized_end=979
+  _globals['_PURGETOPICRESPONSE']._serialized_start=981
+  _globals['_PURGETOPICRESPONSE']._serialized_end=1001
+  _globals['_LISTTOPICSREQUEST']._serialized_start=1003
+  _globals['_LISTTOPICSREQUEST']._serialized_end=1069
+  _globals['_LISTTOPICSRESPONSE']._serialized_start=1071
+  _globals['_LISTTOPICSRESPONSE']._serialized_end=1138
+  _globals['_MEMBER']._serialized_start=1140
+  _globals['_MEMBER']._serialized_end=1230
+  _globals['_GROUP']._serialized_start=1233
+  _globals['_GROUP']._serialized_end=1390
+  _globals['_LISTGROUPSREQUEST']._serialized_start=1392
+  _globals['_LISTGROUPSREQUEST']._serialized_end=1426
+  _globals['_LISTGROUPSRESPONSE']._serialized_start=1428
+  _globals['_LISTGROUPSRESPONSE']._serialized_end=1479
+  _globals['_GETGROUPREQUEST']._serialized_start=1481
+  _globals['_GETGROUPREQUEST']._serialized_end=1528
+  _globals['_GETGROUPRESPONSE']._serialized_start=1530
+  _globals['_GETGROUPRESPONSE']._serialized_end=1578
+  _globals['_SEEKGROUPREQUEST']._serialized_start=1580
+  _globals['_SEEKGROUPREQUEST']._serialized_end=1640
+  _globals['_SEEKGROUPRESPONSE']._serialized_start=1642
+  _globals['_SEEKGROUPRESPONSE']._serialized_end=1691
+  _globals['_DELETEGROUPREQUEST']._serialized_start=1693
+  _globals['_DELETEGROUPREQUEST']._serialized_end=1743
+  _globals['_DELETEGROUPRESPONSE']._serialized_start=1745
+  _globals['_DELETEGROUPRESPONSE']._serialized_end=1766
+  _globals['_GETMESHREQUEST']._serialized_start=1768
+  _globals['_GETMESHREQUEST']._serialized_end=1784
+  _globals['_GETMESHRESPONSE']._serialized_start=1786
+  _globals['_GETMESHRESPONSE']._serialized_end=1831
+  _globals['_LISTNODESREQUEST']._serialized_start=1833
+  _globals['_LISTNODESREQUEST']._serialized_end=1851
+  _globals['_LISTNODESRESPONSE']._serialized_start=1853
+  _globals['_LISTNODESRESPONSE']._serialized_end=1901
+  _globals['_LISTSHARDSREQUEST']._serialized_start=1903
+  _globals['_LISTSHARDSREQUEST']._serialized_end=1922
+  _globals['_LISTSHARDSRESPONSE']._serialized_start=1924
+  _globals['_LISTSHARDSRESPONSE']._serialized_end=1975
+  _globals['_DRAINNODEREQUEST']._serialized_start=1977
+  _globals['_DRAINNODEREQUEST']._serialized_end=2025
+  _globals['_DRAINNODERESPONSE']._serialized_start=2027
+  _globals['_DRAINNODERESPONSE']._serialized_end=2074
+  _globals['_REMOVENODEREQUEST']._serialized_start=2076
+  _globals['_REMOVENODEREQUEST']._serialized_end=2135
+  _globals['_REMOVENODERESPONSE']._serialized_start=2137
+  _globals['_REMOVENODERESPONSE']._serialized_end=2157
+  _globals['_ADMIN']._serialized_start=2236
+  _globals['_ADMIN']._serialized_end=3257
 # @@protoc_insertion_point(module_scope)

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::process::{Child, Command};
 
 use super::events::Events;
-use super::node::{log_file, this_program};
+use crate::child::{log_file, this_program};
 use crate::exit::Outcome;
 
 pub const TOPIC: &str = "github-events";

@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, timeout};
 
+use crate::child;
 use crate::exit::{Exit, Outcome};
 
 const READY: Duration = Duration::from_secs(60);
@@ -45,25 +46,11 @@ impl Node {
 
     /// SIGTERM; whether it ended in time with exit code 0.
     pub async fn stop(mut self) -> bool {
-        let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
-        let Some(pid) = pid else { return false };
-        if rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_err() {
+        if !child::terminate(&self.child) {
             return false;
         }
         matches!(timeout(STOP, self.child.wait()).await, Ok(Ok(status)) if status.success())
     }
-}
-
-/// This very program: it starts itself as node and as consumer.
-pub fn this_program() -> Outcome<PathBuf> {
-    std::env::current_exe().map_err(|error| Exit::failed(format!("demo: this program can't find itself: {error}")))
-}
-
-/// A file that a child writes its log to.
-#[expect(clippy::disallowed_methods, reason = "the demo keeps its children's logs beside its data")]
-pub fn log_file(path: &Path) -> Outcome<Stdio> {
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-    file.map(Stdio::from).map_err(|error| Exit::failed(format!("demo: {}: {error}", path.display())))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the system picks a free port, and the node takes it right after")]
@@ -73,21 +60,21 @@ fn free_address() -> Outcome<String> {
 }
 
 async fn launch(data: &Path, log: &Path, address: &str) -> Outcome<Child> {
-    let mut child = Command::new(this_program()?)
+    let mut process = Command::new(child::this_program()?)
         .arg("start")
         .arg("--data")
         .arg(data)
         .args(["--listen", address])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log_file(log)?)
+        .stderr(child::log_file(log)?)
         .kill_on_drop(true)
         .spawn()?;
-    let stdout = child.stdout.take().ok_or_else(|| Exit::failed("demo: the node has no standard output"))?;
+    let stdout = process.stdout.take().ok_or_else(|| Exit::failed("demo: the node has no standard output"))?;
     let mut line = String::new();
     let ready = timeout(READY, BufReader::new(stdout).read_line(&mut line)).await;
     if matches!(ready, Ok(Ok(_))) && line.starts_with("ready ") {
-        return Ok(child);
+        return Ok(process);
     }
     Err(Exit::failed(format!(
         "demo: the node did not come up within {} s; its log is {}",

@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::consumers::TOPIC;
 use super::events::{Event, Events, Way};
-use super::node::log_file;
 use super::record::{Place, Record, now_us};
+use crate::child::log_file;
 use crate::exit::{Exit, Outcome};
 
 /// Longer than the node is away.

@@ -269,7 +269,7 @@ impl Placer {
         let made: Vec<GroupId> = self.state().made.keys().copied().collect();
         let done: Vec<GroupId> = made.into_iter().filter(built).collect();
         let mut state = self.state();
-        done.iter().for_each(|group| drop(state.made.remove(group)));
+        state.made.retain(|group, _| !done.contains(group));
     }
 
     /// Carries out steps, and cleans up, for as long as it runs.
