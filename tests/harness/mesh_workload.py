@@ -23,6 +23,8 @@ from harness.rest import Refused, Rest
 BACKLOG = 5_000
 #: Refusals after which the same is asked again, of this node or another.
 PASSING = ("throttled", "unavailable", "deadline", "internal")
+#: Those that say: not stored, and never will be.
+REFUSED = ("throttled", "unavailable")
 #: A client takes a node that says nothing for so long as gone, in seconds.
 PATIENCE = 4.0
 
@@ -52,6 +54,27 @@ class Ack:
     topic: str
 
 
+class Line:
+    """A client's connection to one of the nodes in `workload.urls`: to the next, where one fails or is taken out."""
+
+    def __init__(self, workload: MeshWorkload, number: int) -> None:
+        self._workload = workload
+        self._turn = number
+        self._url = ""
+        self._rest: Rest | None = None
+
+    def rest(self) -> Rest:
+        urls = self._workload.urls
+        if self._rest is None or self._url not in urls:
+            self._url = urls[self._turn % len(urls)]
+            self._rest = Rest(self._url, PATIENCE)
+        return self._rest
+
+    def turn(self) -> None:
+        self._turn += 1
+        self._rest = None
+
+
 class MeshWorkload:
     """Publishers and the members of two groups, each a thread of its own, over REST."""
 
@@ -65,23 +88,30 @@ class MeshWorkload:
         pause: float = 0.02,
         batch: int = 10,
         pad: int = 400,
+        own_topics: bool = False,
     ) -> None:
+        """With `own_topics` producer n publishes to topic n alone; without `members` there are no groups."""
         self.urls = list(urls)
         self.topics = topics
         self.pause = pause
         self.batch = batch
         self.pad = pad
         self.seed = seed
-        self.groups = {"bykey": "key", "anyone": "shared"}
+        self.own_topics = own_topics
+        self.groups = {"bykey": "key", "anyone": "shared"} if members else {}
         self.lock = threading.Lock()
         self.faults: list[str] = []
         self.stored: dict[str, dict[str, Place]] = {topic: {} for topic in topics}
+        # ids that were refused for good, and given up
+        self.refused: dict[str, set[str]] = {topic: set() for topic in topics}
         self.acks: list[Ack] = []
         self.retries: dict[str, int] = defaultdict(int)
         self.progress = {(topic, group): Progress() for topic in topics for group in self.groups}
         self._stop_publishing = threading.Event()
         self._stop = threading.Event()
-        self._producers = [threading.Thread(target=self._guard, args=(self._publish, n), daemon=True) for n in range(producers)]
+        self._producers = [
+            threading.Thread(target=self._guard, args=(self._publish, n), daemon=True) for n in range(producers)
+        ]
         self._members = [
             threading.Thread(target=self._guard, args=(self._consume, n, group), daemon=True)
             for group in self.groups
@@ -97,6 +127,32 @@ class MeshWorkload:
     def published(self) -> int:
         with self.lock:
             return sum(len(stored) for stored in self.stored.values())
+
+    def wait_served(self, since: float, timeout: float = 60.0) -> float:
+        """Waits until a publish that was first sent after `since` is stored in every topic; answers when."""
+        deadline = time.monotonic() + timeout
+        while True:
+            served: dict[str, float] = {}
+            with self.lock:
+                for ack in reversed(self.acks):
+                    if ack.at < since:
+                        break
+                    if ack.at - ack.took >= since:
+                        served[ack.topic] = ack.at
+            if len(served) == len(self.topics):
+                return max(served.values())
+            dumb = [topic for topic in self.topics if topic not in served]
+            assert time.monotonic() < deadline, f"nothing is stored in {dumb} for {timeout} s ({dict(self.retries)})"
+            time.sleep(0.02)
+
+    def gaps(self, since: float, until: float) -> dict[str, list[float]]:
+        """The times between two acks of each topic, in seconds; the last is cut off at `until`."""
+        times: dict[str, list[float]] = {topic: [since] for topic in self.topics}
+        with self.lock:
+            for ack in self.acks:
+                if since <= ack.at <= until:
+                    times[ack.topic].append(ack.at)
+        return {topic: [b - a for a, b in itertools.pairwise([*sorted(at), until])] for topic, at in times.items()}
 
     def stop_publishing(self, timeout: float = 90.0) -> None:
         self._stop_publishing.set()
@@ -173,32 +229,38 @@ class MeshWorkload:
 
     def _publish(self, number: int) -> None:
         rng = random.Random(self.seed * 100 + number)
+        topics = [self.topics[number % len(self.topics)]] if self.own_topics else self.topics
         keys = [f"k{number}-{i}" for i in range(20)]
         numbers: dict[tuple[str, str], int] = defaultdict(int)
-        sent = 0
-        turn = number
-        rest = Rest(self.urls[turn % len(self.urls)], PATIENCE)
+        ids = (f"{number}-{sent}" for sent in itertools.count())
+        line = Line(self, number)
         while not self._stop_publishing.is_set():
-            topic = rng.choice(self.topics)
+            topic = rng.choice(topics)
             if self._behind(topic) > BACKLOG:
                 time.sleep(0.02)
                 continue
             batch = []
-            for _ in range(rng.randint(1, 2 * self.batch)):
+            for _ in range(rng.randint(1, max(1, 2 * self.batch - 1))):
                 key = rng.choice(keys)
                 payload = {"n": numbers[topic, key], "pad": "x" * rng.randint(0, 2 * self.pad)}
-                batch.append({"id": f"{number}-{sent}", "key": key, "payload": payload})
+                batch.append({"id": next(ids), "key": key, "payload": payload})
                 numbers[topic, key] += 1
-                sent += 1
             began = time.monotonic()
+            is_open = False  # whether an attempt may have been stored unheard
             while True:
-                results = self._try(rest, topic, batch)
+                results, why = self._try(line.rest(), topic, batch)
                 if results is not None:
                     break
                 if self.faults:
                     return
-                turn += 1
-                rest = Rest(self.urls[turn % len(self.urls)], PATIENCE)
+                is_open = is_open or why not in REFUSED
+                if not is_open and rng.random() < 0.5:
+                    # Refused means: not stored, and never will be. So others may take their place.
+                    with self.lock:
+                        self.refused[topic].update(str(message["id"]) for message in batch)
+                    for message in batch:
+                        message["id"] = next(ids)
+                line.turn()
                 time.sleep(0.02)
             now = time.monotonic()
             with self.lock:
@@ -209,37 +271,39 @@ class MeshWorkload:
 
     def _behind(self, topic: str) -> int:
         with self.lock:
-            return max(len(self.stored[topic]) - len(self.progress[topic, group].acked) for group in self.groups)
+            return max((len(self.stored[topic]) - len(self.progress[topic, group].acked) for group in self.groups), default=0)
 
-    def _try(self, rest: Rest, topic: str, batch: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    def _try(self, rest: Rest, topic: str, batch: list[dict[str, Any]]) -> tuple[list[dict[str, Any]] | None, str]:
+        """The receipts, or why there are none."""
         try:
             results = rest.publish(topic, batch)
         except Refused as refused:
-            self.retries[refused.code] += 1
-            if refused.code not in PASSING:
-                self.fault(f"publish to {topic}: {refused}")
-            return None
+            return None, self._passing(topic, {refused.code}, str(refused))
         except Exception as error:
             self.retries[type(error).__name__] += 1
-            return None
-        for result in results:
-            if "offset" not in result:
-                code = result["error"]["code"]
-                self.retries[code] += 1
-                if code not in PASSING:
-                    self.fault(f"publish to {topic}: {result}")
-                return None
-        return results
+            return None, "unheard"
+        codes = {result["error"]["code"] for result in results if "offset" not in result}
+        if not codes:
+            return results, ""
+        why = self._passing(topic, codes, str(results[:3]))
+        return None, why if all("offset" not in result for result in results) else "stored in part"
+
+    def _passing(self, topic: str, codes: set[str], text: str) -> str:
+        """Counts refusals; one that asking again does not settle is a fault."""
+        for code in codes:
+            self.retries[code] += 1
+            if code not in PASSING:
+                self.fault(f"publish to {topic}: {text}")
+        return codes.pop() if len(codes) == 1 else "several"
 
     # --- delivery ---
 
     def _consume(self, number: int, group: str) -> None:
         rng = random.Random(self.seed * 100 + 50 + number)
-        turn = number
-        rest = Rest(self.urls[turn % len(self.urls)], PATIENCE)
-        topics = list(self.topics)
+        line = Line(self, number)
         while not self._stop.is_set():
-            topic = topics[rng.randrange(len(topics))]
+            topic = rng.choice(self.topics)
+            rest = line.rest()
             try:
                 messages = rest.pull(topic, group, f"c{number}", max=100, wait_ms=100, mode=self.groups[group])
                 ack, nack = [], []
@@ -270,8 +334,7 @@ class MeshWorkload:
                     return
                 time.sleep(0.05)
             except (OSError, ValueError, HTTPException):
-                turn += 1
-                rest = Rest(self.urls[turn % len(self.urls)], PATIENCE)
+                line.turn()
                 time.sleep(0.05)
 
     def _note(self, topic: str, group: str, message: dict[str, Any]) -> None:
@@ -299,11 +362,12 @@ class MeshWorkload:
         details: list[str] = []
         for topic in self.topics:
             with self.lock:
-                stored = dict(self.stored[topic])
+                stored, refused = dict(self.stored[topic]), set(self.refused[topic])
             counts["published"] += len(stored)
+            counts["refused"] += len(refused)
             for url in urls or self.urls:
                 read = read_all(url, topic)
-                found = hold(read, stored)
+                found = hold(read, stored, refused)
                 for what, ids in found.items():
                     counts[what] += len(ids)
                     if ids:
@@ -318,7 +382,7 @@ class MeshWorkload:
             if self._stop.is_set():
                 counts["undelivered"] += len(self.stored[topic].keys() - progress.seen.keys())
             counts["again"] += progress.again
-        bad = {what: counts.get(what, 0) for what in ("lost", "twice", "moved", "disordered", "differing", "undelivered")}
+        bad = {what: counts.get(what, 0) for what in ("lost", "twice", "moved", "disordered", "ghosts", "differing", "undelivered")}
         assert not any(bad.values()), f"{dict(counts)}: {details[:8]}"
         return {**bad, **counts}
 
@@ -338,8 +402,8 @@ def read_all(url: str, topic: str, timeout: float = 60.0) -> list[dict[str, Any]
         time.sleep(0.1)
 
 
-def hold(read: list[dict[str, Any]], stored: dict[str, Place]) -> dict[str, list[str]]:
-    """What is wrong with `read`, given what was acknowledged."""
+def hold(read: list[dict[str, Any]], stored: dict[str, Place], refused: set[str]) -> dict[str, list[str]]:
+    """What is wrong with `read`, given what was acknowledged and what was refused for good."""
     places: dict[str, list[Place]] = defaultdict(list)
     next_of: dict[str, int] = defaultdict(int)
     found: dict[str, list[str]] = {"lost": [], "twice": [], "moved": [], "disordered": []}
@@ -354,6 +418,7 @@ def hold(read: list[dict[str, Any]], stored: dict[str, Place]) -> dict[str, list
             found["lost"].append(id)
         elif at not in places[id]:
             found["moved"].append(f"{id}: {at}, now {places[id]}")
+    found["ghosts"] = [id for id in refused if id in places]
     found["twice"] = [f"{id}: {at}" for id, at in places.items() if len(at) > 1]
     return found
 
