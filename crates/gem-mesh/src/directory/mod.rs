@@ -10,7 +10,7 @@ pub mod search;
 pub mod table;
 
 mod lookup;
-mod message;
+pub mod message;
 mod records;
 
 pub use buckets::Contact;

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use gem_mesh::bulk::{Bulk, BulkConfig, BulkLimits};
 use gem_mesh::control::{Addresses, Config as ControlConfig, ControlPlane, Hosts, Joined, Keeper, Secret};
-use gem_mesh::directory::{Descriptor, Seat};
+use gem_mesh::directory::{Contact, Descriptor, Seat};
 use gem_mesh::membership::{Member, Settings};
 use gem_mesh::{Answers, CallError, Calls, Control, Hears, Parcel};
 use gem_shard::{Shard, Status};
@@ -175,6 +175,12 @@ impl Watches for Late {
         }
     }
 
+    fn contact(&self, contact: Contact) {
+        if self.addresses.control_address(contact.node).is_none() {
+            self.addresses.learn(contact.node, contact.control);
+        }
+    }
+
     fn lost(&self, member: &Member, _: bool) {
         if let Some(placer) = self.placer.get() {
             placer.lost(member.node);
@@ -254,7 +260,7 @@ impl Mesh {
             name,
             is_draining: false,
         };
-        let agent = Agent::new(me, Settings::default(), clock.clone(), &*random, late.clone(), late.clone())?;
+        let agent = Agent::new(me, identity.mesh, Settings::default(), clock.clone(), &*random, late.clone(), late.clone())?;
         let calls: Arc<dyn Calls> = late.clone();
         let placer = Placer::new(place, shards.clone(), agent.clone(), calls.clone(), clock, random);
         let _ = late.bulk.set(links.clone());

@@ -25,6 +25,8 @@ use crate::shards::Shards;
 
 /// How long a call is tried again while nobody leads its shard: longer than an election.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// After so many tries others are asked who leads.
+const ASK_AFTER: u32 = 3;
 /// Between tries, where nothing new is learned: doubles from the first to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
@@ -167,7 +169,7 @@ impl Routed {
             }
         }
         let until = Instant::now() + call.wait().max(PATIENCE);
-        let mut pause = PAUSE.0;
+        let (mut pause, mut tries) = (PAUSE.0, 0u32);
         loop {
             let mut learned = router.agent.learned();
             let error = match self.once(&call).await {
@@ -178,6 +180,11 @@ impl Routed {
             if Instant::now() + pause >= until {
                 return Err(error);
             }
+            if tries == ASK_AFTER {
+                // What is known leads nowhere: others may know more.
+                router.agent.ask(self.position);
+            }
+            tries += 1;
             let news = async {
                 let local = router.shards.holding(self.position);
                 tokio::select! {

@@ -27,6 +27,8 @@ impl Placer {
     pub(super) fn lead(self: &Arc<Self>) {
         let nodes = self.sights();
         let mut has_balanced = false;
+        let led = self.shards.all().into_iter().filter(|shard| matches!(shard.status(), Status::Leading { .. }));
+        self.agent.stand_for(&led.map(|shard| describe(&shard)).collect::<Vec<_>>());
         for shard in self.shards.all() {
             if !matches!(shard.status(), Status::Leading { .. }) {
                 self.state().doing.remove(&shard.id());

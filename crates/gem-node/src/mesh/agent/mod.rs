@@ -1,26 +1,28 @@
-//! What this node knows of the mesh, and how it comes to know it: the membership and the
-//! directory, moved by control messages and time.
+//! What this node knows of the mesh, and how it comes to know it: membership, directory and DHT,
+//! moved by control messages and time.
 //!
-//! What it is: one lock around the two state machines, held for one call at a time; a task that
-//! moves them when a timer is due; and what routers and placement ask.
+//! What it is: one lock around the state machines ([`known`]), held for one call at a time; a task
+//! that moves them when a timer is due; and what routers and placement ask.
 //!
 //! Invariants:
 //! - Everything here is a hint: a wrong one costs a detour.
 //! - The lock is never held across a wait.
 
+mod known;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gem_mesh::directory::{Descriptor, Table};
-use gem_mesh::membership::{Action, Load, Member, Settings, State, Swim};
+use gem_mesh::directory::{Contact, Descriptor};
+use gem_mesh::membership::{Load, Member, Settings, State};
 use gem_mesh::{Control, Hears};
 use gem_types::seams::{Clock, Random};
-use gem_types::{GroupId, NodeId, Position};
+use gem_types::{GroupId, MeshId, NodeId, Position};
 use tokio::sync::{Notify, watch};
 
-/// The most shards whose descriptors a node keeps.
-const DESCRIPTORS_MAX: usize = 65_536;
+use known::{Known, Out};
+
 /// The agent looks at its timers at least so often.
 const TICK_MAX: Duration = Duration::from_millis(500);
 
@@ -30,6 +32,8 @@ pub trait Watches: Send + Sync + 'static {
     fn met(&self, member: &Member);
     /// A member is down.
     fn lost(&self, member: &Member, has_left: bool);
+    /// A node that may not be a member yet has this address, as others say.
+    fn contact(&self, contact: Contact);
 }
 
 /// See the module's page.
@@ -45,17 +49,11 @@ pub struct Agent {
     learned: watch::Sender<u64>,
 }
 
-struct Known {
-    swim: Swim,
-    table: Table,
-    /// This node's own last digest.
-    load: Load,
-}
-
 impl Agent {
     /// An agent of `me`, which knows nobody yet. Fails where a name, a zone or a URL is too long.
     pub fn new(
         me: Member,
+        mesh: MeshId,
         settings: Settings,
         clock: Arc<dyn Clock>,
         random: &dyn Random,
@@ -63,9 +61,10 @@ impl Agent {
         watches: Arc<dyn Watches>,
     ) -> gem_types::Result<Arc<Agent>> {
         let node = me.node;
-        let swim = Swim::new(me, settings, random.u64(), clock.monotonic())
-            .map_err(|_| gem_types::Error::invalid("name, zone or address of this node is too long for gossip"))?;
-        let state = Known { swim, table: Table::new(node, DESCRIPTORS_MAX), load: Load::default() };
+        let state = Known::new(me, mesh, settings, || random.u64(), clock.monotonic());
+        let state = state.ok_or_else(|| {
+            gem_types::Error::invalid("name, zone or address of this node is too long for gossip")
+        })?;
         Ok(Arc::new(Agent {
             me: node,
             clock,
@@ -85,27 +84,25 @@ impl Agent {
     /// Makes a change, and carries out what it calls for.
     fn change<T>(&self, change: impl FnOnce(&mut Known, Duration) -> T) -> T {
         let now = self.clock.monotonic();
-        let (result, actions) = {
+        let (result, outs) = {
             let mut known = self.known();
             let result = change(&mut known, now);
-            (result, known.swim.take_actions())
+            (result, known.outs(now))
         };
         let mut has_learned = false;
-        for action in actions {
-            match action {
-                Action::Send { to, bytes } => self.control.send(to, bytes),
-                Action::Up(member) => {
+        for out in outs {
+            match out {
+                Out::Send(to, bytes) => self.control.send(to, bytes),
+                Out::Contact(contact) => self.watches.contact(contact),
+                Out::Met(member) => {
                     tracing::info!(node = %member.node, name = member.name, "a node is up");
                     self.watches.met(&member);
                 }
-                Action::Changed(member) => self.watches.met(&member),
-                Action::Down { member, has_left } => {
+                Out::Lost(member, has_left) => {
                     tracing::warn!(node = %member.node, name = member.name, has_left, "a node is down");
                     self.watches.lost(&member, has_left);
                 }
-                Action::Rejoined(_) => tracing::warn!("this node was taken for dead, and goes on"),
-                Action::Heard(_) => has_learned = true,
-                Action::Load(..) => {}
+                Out::Learned => has_learned = true,
             }
         }
         if has_learned {
@@ -124,15 +121,15 @@ impl Agent {
     pub async fn run(self: Arc<Self>) {
         loop {
             let now = self.clock.monotonic();
-            let due = self.known().swim.next_timer();
+            let due = self.known().next_timer();
             let wait = due.map_or(TICK_MAX, |at| at.saturating_sub(now)).min(TICK_MAX);
             if !wait.is_zero() {
                 // What is heard meanwhile may bring a nearer timer.
                 let _ = tokio::time::timeout(wait, self.moved.notified()).await;
             }
             let now = self.clock.monotonic();
-            if self.known().swim.next_timer().is_some_and(|at| at <= now) {
-                self.change(|known, now| known.swim.tick(&known.table, now));
+            if self.known().next_timer().is_some_and(|at| at <= now) {
+                self.change(|known, now| known.tick(now));
             }
         }
     }
@@ -158,9 +155,20 @@ impl Agent {
         }
     }
 
+    /// Says for which shards this node stands in the DHT: those that it leads.
+    pub fn stand_for(&self, shards: &[Descriptor]) {
+        self.change(|known, now| known.stand_for(shards, now));
+    }
+
+    /// Asks the mesh for the shard of `position`, which is not known, or which nobody known leads.
+    /// What is learned shows in [`learned`](Self::learned).
+    pub fn ask(&self, position: Position) {
+        self.change(|known, now| known.ask(position, now));
+    }
+
     /// Learns of a shard by other ways than gossip: a redirect.
     pub fn learn(&self, descriptor: Descriptor) -> bool {
-        let is_news = self.change(|known, now| known.table.learn(descriptor, now));
+        let is_news = self.change(|known, now| known.routes.learn(descriptor, &mut known.table, now));
         if is_news {
             self.learned.send_modify(|count| *count += 1);
         }
@@ -205,7 +213,7 @@ impl Agent {
 
     /// The shard of `group`.
     pub fn of_group(&self, group: GroupId) -> Option<Descriptor> {
-        self.known().table.get(group).cloned()
+        self.known().of_group(group)
     }
 
     /// All shards that are known, in ring order.
@@ -221,6 +229,6 @@ impl Agent {
 
 impl Hears for Agent {
     fn hear(&self, from: NodeId, message: Bytes) {
-        self.change(|known, now| known.swim.hear(from, &message, &mut known.table, now));
+        self.change(|known, now| known.hear(from, &message, now));
     }
 }
