@@ -58,6 +58,10 @@ class MeshNode(Node):
             return None
         return answer.json() if answer.status == 200 else None
 
+    def metrics(self) -> list[str]:
+        """The lines of its metrics."""
+        return Rest(self.url, 5.0).call("GET", "/metrics").body.decode().splitlines()
+
     def is_ready(self) -> bool:
         if not self.is_running() or self.is_paused:
             return False
