@@ -1,0 +1,64 @@
+"""A node is away for longer than the others keep their log: it gets a snapshot and the payloads, and serves them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from harness.mesh import Mesh, until
+from harness.mesh_workload import MeshWorkload
+
+#: More than a group's log that is kept for those who are away.
+BYTES = 40 << 20
+PAD = 40_000
+
+
+def test_one_that_was_away_for_long_gets_all_of_it(gem_bin: Path, tmp_path: Path) -> None:
+    config = tmp_path / "gem.toml"
+    config.write_text('journal_file_size = "16MiB"\njournal_limit = "64MiB"\n')
+    topics = ["big0", "big1"]
+    with Mesh(gem_bin, tmp_path, "--config", str(config)) as mesh:
+        mesh.grow(3)
+        mesh.wait_healthy()
+        workload = MeshWorkload(mesh.urls, topics, 1, members=0, batch=10, pad=PAD, pause=0.1)
+        workload.start()
+        try:
+            time.sleep(1.0)
+            away = mesh.nodes[2]
+            away.kill()
+            enough = workload.published() + len(topics) * BYTES // PAD
+            began = time.monotonic()
+            until(lambda: workload.published() > enough or workload.faults, 120.0, lambda: f"{workload.published()} stored")
+            stored = time.monotonic() - began
+            away.start()
+            # It is interrupted once while it catches up.
+            time.sleep(0.7)
+            away.kill()
+            away.start()
+            mesh.wait_ready()
+            began = time.monotonic()
+            until(lambda: lag(mesh) == 0, 120.0, lambda: f"{lag(mesh)} bytes behind")
+            workload.stop_publishing()
+            print(f"\nstored {workload.published()} messages of {PAD} bytes in {stored:.0f} s; caught up in {time.monotonic() - began:.1f} s")
+            print("snapshots taken in: " + str(away.log.read_text().count("took in a snapshot") - 16))
+            workload.check()
+            # What it holds must be all of it: each of the others goes, and it has to lead or to confirm.
+            for node in mesh.nodes[:2]:
+                node.kill()
+                workload.check([other.url for other in mesh.nodes if other is not node])
+                node.start()
+                mesh.wait_ready()
+            workload.finish()
+            print(workload.check())
+        finally:
+            workload.stop()
+
+
+def lag(mesh: Mesh) -> int:
+    """The bytes that replicas of any shard are behind, as the metrics of all nodes say."""
+    total = 0
+    for node in mesh.nodes:
+        for line in node.metrics():
+            if line.startswith("gem_replication_lag_bytes"):
+                total += int(float(line.rsplit(" ", 1)[1]))
+    return total
