@@ -238,7 +238,12 @@ impl Routed {
         let mut learned = self.router.agent.learned();
         loop {
             let local = self.router.shards.holding(self.position);
-            let here = async { match local { Some(shard) => shard.changed().await, None => std::future::pending().await } };
+            let here = async {
+                match local {
+                    Some(shard) => shard.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 // The agent lives as long as the node.
                 _ = learned.changed() => {}
