@@ -269,10 +269,11 @@ impl Placer {
             }
             let Some(known) = self.agent.of_group(group) else { continue };
             let is_seated = known.seats.iter().any(|seat| seat.replica == shard.replica());
-            if known.epoch > view.epoch && !is_seated {
-                if let Err(error) = self.give_up(group).await {
-                    tracing::warn!(%error, "a replica that is not needed stays");
-                }
+            if known.epoch > view.epoch
+                && !is_seated
+                && let Err(error) = self.give_up(group).await
+            {
+                tracing::warn!(%error, "a replica that is not needed stays");
             }
         }
     }
