@@ -16,7 +16,7 @@ from harness.mesh_workload import MeshWorkload
 RETURN = 60.0
 #: Journals so small that nodes that were away need more than what the others still hold of the log.
 SMALL = 'journal_file_size = "4MiB"\njournal_limit = "16MiB"\nmax_batch = "2MiB"\n'
-KINDS = ("kill", "kill", "pause", "kill all")
+KINDS = ("kill", "kill", "pause", "kill all", "kill two", "kill while one returns", "pause two")
 
 
 def test_kills_and_pauses_lose_nothing(gem_bin: Path, tmp_path: Path) -> None:
@@ -54,24 +54,34 @@ def test_kills_and_pauses_lose_nothing(gem_bin: Path, tmp_path: Path) -> None:
 
 def strike(mesh: Mesh, kind: str, rng: random.Random) -> float:
     """Does it, undoes it, and waits until the mesh is whole; answers when it was undone."""
-    node = rng.choice(mesh.nodes)
-    if kind == "pause":
-        node.pause()
-        time.sleep(rng.uniform(1.0, 6.0))
-        node.resume()
-        began = time.monotonic()
-    elif kind == "kill":
-        node.kill()
-        time.sleep(rng.uniform(0.0, 3.0))
-        began = time.monotonic()
-        node.start()
-    else:
-        for each in mesh.nodes:
-            os.kill(each.pid, signal.SIGKILL)
-        for each in mesh.nodes:
-            each.kill()
-        began = time.monotonic()
-        for each in mesh.nodes:
-            each.spawn()
+    one, two, three = rng.sample(mesh.nodes, 3)
+    match kind:
+        case "pause" | "pause two":
+            paused = [one] if kind == "pause" else [one, two]
+            for node in paused:
+                node.pause()
+            time.sleep(rng.uniform(1.0, 6.0))
+            undone = time.monotonic()
+            for node in paused:
+                node.resume()
+        case "kill while one returns":
+            # The second goes before the first has caught up: what it lacks is with the third alone.
+            one.kill()
+            time.sleep(rng.uniform(0.5, 3.0))
+            one.spawn()
+            time.sleep(rng.uniform(0.0, 1.0))
+            two.kill()
+            undone = time.monotonic()
+            two.spawn()
+        case _:
+            killed = {"kill": [one], "kill two": [one, two], "kill all": [one, two, three]}[kind]
+            for node in killed:
+                os.kill(node.pid, signal.SIGKILL)  # all at once: none sees the others go
+            for node in killed:
+                node.kill()
+            time.sleep(0.0 if kind == "kill all" else rng.uniform(0.0, 3.0))
+            undone = time.monotonic()
+            for node in killed:
+                node.spawn()
     mesh.wait_ready(RETURN)
-    return began
+    return undone
