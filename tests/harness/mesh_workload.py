@@ -27,6 +27,8 @@ PASSING = ("throttled", "unavailable", "deadline", "internal")
 REFUSED = ("throttled", "unavailable")
 #: A client takes a node that says nothing for so long as gone, in seconds.
 PATIENCE = 4.0
+#: So long that a node says itself that it gives up.
+PROBE_PATIENCE = 40.0
 
 Place = tuple[int, int]
 
@@ -112,6 +114,8 @@ class MeshWorkload:
         self._producers = [
             threading.Thread(target=self._guard, args=(self._publish, n), daemon=True) for n in range(producers)
         ]
+        if not own_topics:
+            self._producers.append(threading.Thread(target=self._guard, args=(self._probe, producers), daemon=True))
         self._members = [
             threading.Thread(target=self._guard, args=(self._consume, n, group), daemon=True)
             for group in self.groups
@@ -268,6 +272,22 @@ class MeshWorkload:
                 for message, result in zip(batch, results, strict=True):
                     self.stored[topic][str(message["id"])] = (result["partition"], result["offset"])
             time.sleep(self.pause)
+
+    def _probe(self, number: int) -> None:
+        """Publishes single messages once and never again: what is refused must not show up later."""
+        rng = random.Random(self.seed * 100 + number)
+        for sent in itertools.count():
+            if self._stop_publishing.is_set() or self.faults:
+                return
+            topic, id = rng.choice(self.topics), f"once-{sent}"
+            rest = Rest(rng.choice(self.urls), PROBE_PATIENCE)
+            results, why = self._try(rest, topic, [{"id": id, "key": id, "payload": {"n": 0}}])
+            with self.lock:
+                if results is not None:
+                    self.stored[topic][id] = (results[0]["partition"], results[0]["offset"])
+                elif why in REFUSED:
+                    self.refused[topic].add(id)
+            time.sleep(0.05)
 
     def _behind(self, topic: str) -> int:
         with self.lock:
