@@ -7,7 +7,6 @@ on all nodes. Per key, messages are numbered without a gap.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import threading
@@ -17,21 +16,19 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
+from harness.mesh_reading import PASSING, Place, content, hold, read_all
 from harness.rest import Refused, Rest
 
 #: Messages that a group may be behind its publishers.
 BACKLOG = 5_000
-#: Refusals after which the same is asked again, of this node or another.
-PASSING = ("throttled", "unavailable", "deadline", "internal")
 #: Those that say: not stored, and never will be.
 REFUSED = ("throttled", "unavailable")
 #: A client takes a node that says nothing for so long as gone, in seconds.
 PATIENCE = 4.0
+#: What must not happen to a message.
+BROKEN = ("lost", "twice", "moved", "disordered", "ghosts", "differing", "undelivered")
 #: So long that a node says itself that it gives up.
 PROBE_PATIENCE = 40.0
-
-Place = tuple[int, int]
-
 
 @dataclass
 class Progress:
@@ -291,7 +288,8 @@ class MeshWorkload:
 
     def _behind(self, topic: str) -> int:
         with self.lock:
-            return max((len(self.stored[topic]) - len(self.progress[topic, group].acked) for group in self.groups), default=0)
+            acked = [len(self.progress[topic, group].acked) for group in self.groups]
+            return len(self.stored[topic]) - min(acked) if acked else 0
 
     def _try(self, rest: Rest, topic: str, batch: list[dict[str, Any]]) -> tuple[list[dict[str, Any]] | None, str]:
         """The receipts, or why there are none."""
@@ -402,51 +400,6 @@ class MeshWorkload:
             if self._stop.is_set():
                 counts["undelivered"] += len(self.stored[topic].keys() - progress.seen.keys())
             counts["again"] += progress.again
-        bad = {what: counts.get(what, 0) for what in ("lost", "twice", "moved", "disordered", "ghosts", "differing", "undelivered")}
+        bad = {what: counts.get(what, 0) for what in BROKEN}
         assert not any(bad.values()), f"{dict(counts)}: {details[:8]}"
         return {**bad, **counts}
-
-
-def read_all(url: str, topic: str, timeout: float = 60.0) -> list[dict[str, Any]]:
-    """The whole topic through one node, tried again while its shard has no leader."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            return Rest(url, 30.0).read_all(topic)
-        except Refused as refused:
-            if refused.code not in PASSING or time.monotonic() > deadline:
-                raise
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
-
-
-def hold(read: list[dict[str, Any]], stored: dict[str, Place], refused: set[str]) -> dict[str, list[str]]:
-    """What is wrong with `read`, given what was acknowledged and what was refused for good."""
-    places: dict[str, list[Place]] = defaultdict(list)
-    next_of: dict[str, int] = defaultdict(int)
-    found: dict[str, list[str]] = {"lost": [], "twice": [], "moved": [], "disordered": []}
-    for message in read:
-        places[message["id"]].append((message["partition"], message["offset"]))
-        key, number = message["key"], message["payload"]["n"]
-        if number != next_of[key]:
-            found["disordered"].append(f"{key}: {number} where {next_of[key]} was due")
-        next_of[key] = number + 1
-    for id, at in stored.items():
-        if id not in places:
-            found["lost"].append(id)
-        elif at not in places[id]:
-            found["moved"].append(f"{id}: {at}, now {places[id]}")
-    found["ghosts"] = [id for id in refused if id in places]
-    found["twice"] = [f"{id}: {at}" for id, at in places.items() if len(at) > 1]
-    return found
-
-
-def content(read: list[dict[str, Any]]) -> str:
-    """A digest of all that is in a topic, in its order."""
-    digest = hashlib.sha256()
-    for message in sorted(read, key=lambda m: (m["partition"], m["offset"])):
-        parts = (message["partition"], message["offset"], message["id"], message["key"], message["payload"], message["timestamp"])
-        digest.update(repr(parts).encode())
-    return digest.hexdigest()
