@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
-from harness.mesh_reading import PASSING, Place, content, hold, read_all
+from harness.mesh_reading import PASSING, Place, Reader
 from harness.rest import Refused, Rest
 
 #: Messages that a group may be behind its publishers.
@@ -104,6 +104,7 @@ class MeshWorkload:
         # ids that were refused for good, and given up
         self.refused: dict[str, set[str]] = {topic: set() for topic in topics}
         self.acks: list[Ack] = []
+        self._readers: dict[tuple[str, str], Reader] = {}
         self.retries: dict[str, int] = defaultdict(int)
         self.progress = {(topic, group): Progress() for topic in topics for group in self.groups}
         self._stop_publishing = threading.Event()
@@ -373,29 +374,33 @@ class MeshWorkload:
 
     # --- what was promised ---
 
-    def check(self, urls: list[str] | None = None) -> dict[str, int]:
-        """Holds what was acknowledged against what each node reads; answers the counts, summed over nodes."""
+    def check(self, urls: list[str] | None = None, in_full: bool = True) -> dict[str, int]:
+        """Holds what was acknowledged against what each node reads; answers the counts, summed over nodes.
+
+        With `in_full` all is read again from the start, else on from where the last check ended.
+        """
         counts: dict[str, int] = defaultdict(int)
-        first: dict[str, str] = {}
         details: list[str] = []
         for topic in self.topics:
             with self.lock:
                 stored, refused = dict(self.stored[topic]), set(self.refused[topic])
             counts["published"] += len(stored)
             counts["refused"] += len(refused)
+            digests: dict[str, str] = {}
             for url in urls or self.urls:
-                read = read_all(url, topic)
-                found = hold(read, stored, refused)
-                for what, ids in found.items():
-                    counts[what] += len(ids)
-                    if ids:
-                        details.append(f"{what} in {topic} through {url}: {ids[:5]}")
-                digest = content(read)
-                if not self._stop_publishing.is_set():
-                    continue  # others publish while we read
-                if first.setdefault(topic, digest) != digest:
-                    counts["differing"] += 1
-                    details.append(f"{topic} through {url} differs from the same through {(urls or self.urls)[0]}")
+                reader = self._readers.get((url, topic))
+                if reader is None or in_full:
+                    reader = self._readers[url, topic] = Reader(url, topic)
+                reader.read_on()
+                digests[url] = reader.digest()
+                for what, found in reader.hold(stored, refused).items():
+                    counts[what] += len(found)
+                    if found:
+                        details.append(f"{what} in {topic} through {url}: {found[:5]}")
+            # While others publish, each node is read to another end.
+            if self._stop_publishing.is_set() and len(set(digests.values())) > 1:
+                counts["differing"] += 1
+                details.append(f"{topic} differs from node to node: {digests}")
         for (topic, group), progress in self.progress.items():
             if self._stop.is_set():
                 counts["undelivered"] += len(self.stored[topic].keys() - progress.seen.keys())
