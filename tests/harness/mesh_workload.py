@@ -7,7 +7,6 @@ on all nodes. Per key, messages are numbered without a gap.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import random
 import threading
@@ -17,19 +16,19 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
+from harness.mesh_reading import PASSING, Place, Reader
 from harness.rest import Refused, Rest
 
 #: Messages that a group may be behind its publishers.
 BACKLOG = 5_000
-#: Refusals after which the same is asked again, of this node or another.
-PASSING = ("throttled", "unavailable", "deadline", "internal")
 #: Those that say: not stored, and never will be.
 REFUSED = ("throttled", "unavailable")
 #: A client takes a node that says nothing for so long as gone, in seconds.
 PATIENCE = 4.0
-
-Place = tuple[int, int]
-
+#: What must not happen to a message.
+BROKEN = ("lost", "twice", "moved", "disordered", "ghosts", "differing", "undelivered")
+#: So long that a node says itself that it gives up.
+PROBE_PATIENCE = 40.0
 
 @dataclass
 class Progress:
@@ -105,6 +104,7 @@ class MeshWorkload:
         # ids that were refused for good, and given up
         self.refused: dict[str, set[str]] = {topic: set() for topic in topics}
         self.acks: list[Ack] = []
+        self._readers: dict[tuple[str, str], Reader] = {}
         self.retries: dict[str, int] = defaultdict(int)
         self.progress = {(topic, group): Progress() for topic in topics for group in self.groups}
         self._stop_publishing = threading.Event()
@@ -112,6 +112,8 @@ class MeshWorkload:
         self._producers = [
             threading.Thread(target=self._guard, args=(self._publish, n), daemon=True) for n in range(producers)
         ]
+        if not own_topics:
+            self._producers.append(threading.Thread(target=self._guard, args=(self._probe, producers), daemon=True))
         self._members = [
             threading.Thread(target=self._guard, args=(self._consume, n, group), daemon=True)
             for group in self.groups
@@ -269,9 +271,26 @@ class MeshWorkload:
                     self.stored[topic][str(message["id"])] = (result["partition"], result["offset"])
             time.sleep(self.pause)
 
+    def _probe(self, number: int) -> None:
+        """Publishes single messages once and never again: what is refused must not show up later."""
+        rng = random.Random(self.seed * 100 + number)
+        for sent in itertools.count():
+            if self._stop_publishing.is_set() or self.faults:
+                return
+            topic, id = rng.choice(self.topics), f"once-{sent}"
+            rest = Rest(rng.choice(self.urls), PROBE_PATIENCE)
+            results, why = self._try(rest, topic, [{"id": id, "key": id, "payload": {"n": 0}}])
+            with self.lock:
+                if results is not None:
+                    self.stored[topic][id] = (results[0]["partition"], results[0]["offset"])
+                elif why in REFUSED:
+                    self.refused[topic].add(id)
+            time.sleep(0.05)
+
     def _behind(self, topic: str) -> int:
         with self.lock:
-            return max((len(self.stored[topic]) - len(self.progress[topic, group].acked) for group in self.groups), default=0)
+            acked = [len(self.progress[topic, group].acked) for group in self.groups]
+            return len(self.stored[topic]) - min(acked) if acked else 0
 
     def _try(self, rest: Rest, topic: str, batch: list[dict[str, Any]]) -> tuple[list[dict[str, Any]] | None, str]:
         """The receipts, or why there are none."""
@@ -355,78 +374,37 @@ class MeshWorkload:
 
     # --- what was promised ---
 
-    def check(self, urls: list[str] | None = None) -> dict[str, int]:
-        """Holds what was acknowledged against what each node reads; answers the counts, summed over nodes."""
+    def check(self, urls: list[str] | None = None, in_full: bool = True) -> dict[str, int]:
+        """Holds what was acknowledged against what each node reads; answers the counts, summed over nodes.
+
+        With `in_full` all is read again from the start, else on from where the last check ended.
+        """
         counts: dict[str, int] = defaultdict(int)
-        first: dict[str, str] = {}
         details: list[str] = []
         for topic in self.topics:
             with self.lock:
                 stored, refused = dict(self.stored[topic]), set(self.refused[topic])
             counts["published"] += len(stored)
             counts["refused"] += len(refused)
+            digests: dict[str, str] = {}
             for url in urls or self.urls:
-                read = read_all(url, topic)
-                found = hold(read, stored, refused)
-                for what, ids in found.items():
-                    counts[what] += len(ids)
-                    if ids:
-                        details.append(f"{what} in {topic} through {url}: {ids[:5]}")
-                digest = content(read)
-                if not self._stop_publishing.is_set():
-                    continue  # others publish while we read
-                if first.setdefault(topic, digest) != digest:
-                    counts["differing"] += 1
-                    details.append(f"{topic} through {url} differs from the same through {(urls or self.urls)[0]}")
+                reader = self._readers.get((url, topic))
+                if reader is None or in_full:
+                    reader = self._readers[url, topic] = Reader(url, topic)
+                reader.read_on()
+                digests[url] = reader.digest()
+                for what, found in reader.hold(stored, refused).items():
+                    counts[what] += len(found)
+                    if found:
+                        details.append(f"{what} in {topic} through {url}: {found[:5]}")
+            # While others publish, each node is read to another end.
+            if self._stop_publishing.is_set() and len(set(digests.values())) > 1:
+                counts["differing"] += 1
+                details.append(f"{topic} differs from node to node: {digests}")
         for (topic, group), progress in self.progress.items():
             if self._stop.is_set():
                 counts["undelivered"] += len(self.stored[topic].keys() - progress.seen.keys())
             counts["again"] += progress.again
-        bad = {what: counts.get(what, 0) for what in ("lost", "twice", "moved", "disordered", "ghosts", "differing", "undelivered")}
+        bad = {what: counts.get(what, 0) for what in BROKEN}
         assert not any(bad.values()), f"{dict(counts)}: {details[:8]}"
         return {**bad, **counts}
-
-
-def read_all(url: str, topic: str, timeout: float = 60.0) -> list[dict[str, Any]]:
-    """The whole topic through one node, tried again while its shard has no leader."""
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
-            return Rest(url, 30.0).read_all(topic)
-        except Refused as refused:
-            if refused.code not in PASSING or time.monotonic() > deadline:
-                raise
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
-
-
-def hold(read: list[dict[str, Any]], stored: dict[str, Place], refused: set[str]) -> dict[str, list[str]]:
-    """What is wrong with `read`, given what was acknowledged and what was refused for good."""
-    places: dict[str, list[Place]] = defaultdict(list)
-    next_of: dict[str, int] = defaultdict(int)
-    found: dict[str, list[str]] = {"lost": [], "twice": [], "moved": [], "disordered": []}
-    for message in read:
-        places[message["id"]].append((message["partition"], message["offset"]))
-        key, number = message["key"], message["payload"]["n"]
-        if number != next_of[key]:
-            found["disordered"].append(f"{key}: {number} where {next_of[key]} was due")
-        next_of[key] = number + 1
-    for id, at in stored.items():
-        if id not in places:
-            found["lost"].append(id)
-        elif at not in places[id]:
-            found["moved"].append(f"{id}: {at}, now {places[id]}")
-    found["ghosts"] = [id for id in refused if id in places]
-    found["twice"] = [f"{id}: {at}" for id, at in places.items() if len(at) > 1]
-    return found
-
-
-def content(read: list[dict[str, Any]]) -> str:
-    """A digest of all that is in a topic, in its order."""
-    digest = hashlib.sha256()
-    for message in sorted(read, key=lambda m: (m["partition"], m["offset"])):
-        parts = (message["partition"], message["offset"], message["id"], message["key"], message["payload"], message["timestamp"])
-        digest.update(repr(parts).encode())
-    return digest.hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from harness.mesh import Mesh, until
+from harness.mesh import Mesh, MeshNode, until
 from harness.mesh_workload import MeshWorkload
 
 #: More than a group's log that is kept for those who are away.
@@ -36,11 +36,9 @@ def test_one_that_was_away_for_long_gets_all_of_it(gem_bin: Path, tmp_path: Path
             away.kill()
             away.start()
             mesh.wait_ready()
-            began = time.monotonic()
-            until(lambda: lag(mesh) == 0, 120.0, lambda: f"{lag(mesh)} bytes behind")
+            until(lambda: taken(away) > 16, 60.0, lambda: f"{taken(away)} snapshots: the log was enough")
             workload.stop_publishing()
-            print(f"\nstored {workload.published()} messages of {PAD} bytes in {stored:.0f} s; caught up in {time.monotonic() - began:.1f} s")
-            print("snapshots taken in: " + str(away.log.read_text().count("took in a snapshot") - 16))
+            print(f"\n{workload.published()} messages of some {PAD} bytes, many of them in {stored:.0f} s without one node")
             workload.check()
             # What it holds must be all of it: each of the others goes, and it has to lead or to confirm.
             for node in mesh.nodes[:2]:
@@ -54,11 +52,6 @@ def test_one_that_was_away_for_long_gets_all_of_it(gem_bin: Path, tmp_path: Path
             workload.stop()
 
 
-def lag(mesh: Mesh) -> int:
-    """The bytes that replicas of any shard are behind, as the metrics of all nodes say."""
-    total = 0
-    for node in mesh.nodes:
-        for line in node.metrics():
-            if line.startswith("gem_replication_lag_bytes"):
-                total += int(float(line.rsplit(" ", 1)[1]))
-    return total
+def taken(node: MeshNode) -> int:
+    """The snapshots that a node took in; it comes into a mesh by one a shard."""
+    return node.log.read_text(errors="replace").count("took in a snapshot")
