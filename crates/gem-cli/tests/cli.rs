@@ -125,8 +125,8 @@ impl Node {
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let fields: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(fields.len(), 3, "{line:?}");
-        assert!(fields[0] == "ready" && fields[1].starts_with("node="), "{line:?}");
+        assert_eq!(fields.len(), 4, "{line:?}");
+        assert!(fields[0] == "ready" && fields[1].starts_with("node=") && fields[3].starts_with("mesh="), "{line:?}");
         let url = fields[2].strip_prefix("http=").unwrap().to_owned();
         Node { child, url }
     }

@@ -246,6 +246,8 @@ impl Node {
             }
         }
         self.mesh.stop().await;
+        // Whoever still holds the list holds no index open by it.
+        self.shards.clear();
         self.writer.stop();
     }
 }

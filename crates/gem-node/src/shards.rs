@@ -22,6 +22,11 @@ impl Shards {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&group)
     }
 
+    /// Lets go of all: they are closed.
+    pub fn clear(&self) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The shard of `group`.
     pub fn get(&self, group: GroupId) -> Option<Arc<Shard>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()

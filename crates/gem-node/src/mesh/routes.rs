@@ -159,11 +159,15 @@ impl Carries for Routed {
 impl Routed {
     async fn carry_until(&self, call: Call) -> Result<Output> {
         let router = &self.router;
+        // Once a try went unheard it may have been carried out, whatever later ones are told: only
+        // an answer says what became of it.
+        let mut unheard: Option<Error> = None;
         if let Some(shard) = router.led_here(self.position) {
             // The usual case of a node alone, and a third of those of a mesh of three.
             let made = serve::make(&*shard, call.clone()).await;
             match &made {
-                Err(error) if is_elsewhere(error, &shard) || is_open(error, &call) => {}
+                Err(error) if is_open(error, &call) => unheard = Some(error.clone()),
+                Err(error) if is_elsewhere(error, &shard) => {}
                 _ => return made,
             }
         }
@@ -172,12 +176,16 @@ impl Routed {
         loop {
             let mut learned = router.agent.learned();
             let error = match self.once(&call).await {
-                Ok(answer) => return answer,
+                Ok(Ok(output)) => return Ok(output),
+                Ok(Err(error)) => return Err(unheard.unwrap_or(error)),
                 Err(Missed::Final(error)) => return Err(error),
                 Err(Missed::Again(error)) => error,
             };
+            if error.code == Code::Deadline {
+                unheard.get_or_insert_with(|| error.clone());
+            }
             if Instant::now() + pause >= until {
-                return Err(error);
+                return Err(unheard.unwrap_or(error));
             }
             if tries == ASK_AFTER {
                 // What is known leads nowhere: others may know more.
@@ -218,8 +226,12 @@ impl Routed {
             made = remote.call(call) => made,
             // A leader that is cut off or stopped answers late or never: another leads by now.
             () = self.moved(node, descriptor.term), if call.is_repeatable() || !call.changes() => {
-                let what = format!("shard {}: its leader has changed; try again", descriptor.prefix);
-                return Err(Missed::Again(Error::unavailable(what, 200)));
+                // It left, and may yet be carried out.
+                let what = format!("shard {}: its leader has changed", descriptor.prefix);
+                return Err(Missed::Again(match call.changes() {
+                    true => Error::deadline(format!("{what}; the outcome is unknown: retry with the same id")),
+                    false => Error::unavailable(format!("{what}; try again"), 200),
+                }));
             }
         };
         match made {
