@@ -23,7 +23,6 @@ pub mod metrics;
 pub mod node;
 pub mod ready;
 pub mod rest;
-pub mod router;
 pub mod serve;
 pub mod shards;
 mod tasks;

@@ -324,7 +324,7 @@ fn mesh_config(config: &Config, identity: &Identity, http: std::net::SocketAddr,
     MeshConfig {
         identity: identity.clone(),
         control: config.mesh,
-        bulk: config.mesh_bulk,
+        bulk: config.mesh_bulk_address(),
         is_flexible: !config.is_given("mesh"),
         http: format!("http://{http}"),
         zone: config.zone.clone().unwrap_or_default(),

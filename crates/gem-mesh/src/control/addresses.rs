@@ -81,11 +81,6 @@ impl Addresses {
         self.lock().nodes.get(&node).map(|entry| entry.known.control)
     }
 
-    /// Where `node`'s bulk links listen.
-    pub fn bulk_address(&self, node: NodeId) -> Option<SocketAddr> {
-        self.lock().nodes.get(&node).and_then(|entry| entry.known.bulk)
-    }
-
     /// At most `most` nodes, those learnt of last before the others.
     pub fn newest(&self, most: usize) -> Vec<Known> {
         let mut entries: Vec<Entry> = self.lock().nodes.values().copied().collect();
@@ -96,6 +91,12 @@ impl Addresses {
     fn lock(&self) -> MutexGuard<'_, Entries> {
         // Every change is whole before the lock opens: a panic elsewhere leaves it usable.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl crate::bulk::Addresses for Addresses {
+    fn bulk_address(&self, node: NodeId) -> Option<SocketAddr> {
+        self.lock().nodes.get(&node).and_then(|entry| entry.known.bulk)
     }
 }
 
@@ -119,6 +120,7 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bulk::Addresses as _;
 
     fn node(number: u64) -> NodeId {
         let mut id = [0; 32];

@@ -128,7 +128,7 @@ impl Inbound {
                 Ok(target) => target,
                 Err(error) => return refused(error),
             };
-            let parts = match super::routes::serving(&shards, &agent, &target).await {
+            let parts = match super::routes::serving(&shards, &agent, &target) {
                 Ok(shard) => remote::answer(shard, parts).await,
                 Err(hint) => remote::redirect(hint),
             };

@@ -70,8 +70,8 @@ pub struct MeshConfig {
     pub identity: Identity,
     /// Where its control swarm listens.
     pub control: SocketAddr,
-    /// Where its bulk links listen; `None`: the port after the control swarm's.
-    pub bulk: Option<SocketAddr>,
+    /// Where its bulk links listen.
+    pub bulk: SocketAddr,
     /// Whether another port may be taken where these are in use: they are defaults.
     pub is_flexible: bool,
     /// Where clients reach it.
@@ -188,14 +188,6 @@ impl Watches for Late {
     }
 }
 
-struct Book(Arc<Addresses>);
-
-impl gem_mesh::bulk::Addresses for Book {
-    fn bulk_address(&self, node: NodeId) -> Option<SocketAddr> {
-        self.0.bulk_address(node)
-    }
-}
-
 impl Mesh {
     /// Brings up both planes, and begins to find the others. Answers come once
     /// [`place::Placer::begin`] was called and shards are there.
@@ -233,11 +225,7 @@ impl Mesh {
         })
         .await?;
         let listening = Arc::new(listening);
-        let wanted = bulk.unwrap_or_else(|| {
-            // The next port, or any where there is none.
-            SocketAddr::new(control_address.ip(), control_address.port().checked_add(1).unwrap_or(0))
-        });
-        let (links, bulk_address) = join::bind(wanted, is_flexible || control.port() == 0, |listen| {
+        let (links, bulk_address) = join::bind(bulk, is_flexible, |listen| {
             let config = BulkConfig {
                 key: identity.key.clone(),
                 mesh: identity.mesh,
@@ -245,7 +233,7 @@ impl Mesh {
                 listen,
                 limits: BulkLimits::default(),
             };
-            let (late, book, random) = (late.clone(), Arc::new(Book(addresses.clone())), random.clone());
+            let (late, book, random) = (late.clone(), addresses.clone(), random.clone());
             async move { Ok(Bulk::bind(config, book, late, random).await?) }
         })
         .await?;

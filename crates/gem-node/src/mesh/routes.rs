@@ -15,7 +15,7 @@ use gem_mesh::{CallError, Calls, Parcel};
 use gem_shard::log::{Router, ShardLog};
 use gem_shard::remote::{Call, Carries, Miss, Output, Pipe, PipeError, RemoteShard, Target, serve};
 use gem_shard::{Shard, Status};
-use gem_types::{Code, Error, NodeId, Position, Prefix, Result};
+use gem_types::{Code, Error, GroupId, NodeId, Position, Prefix, Result};
 use tokio::time::Instant;
 
 use super::agent::Agent;
@@ -100,21 +100,30 @@ impl MeshRouter {
 
     /// Who leads the shard that holds `position`, as far as is known: what a replica here saw goes
     /// before what gossip says.
-    fn leader_of(&self, position: Position) -> Option<(Descriptor, NodeId)> {
+    fn leader_of(&self, position: Position) -> Option<Lead> {
         let known = self.agent.find(position);
         if let Some(shard) = self.shards.holding(position)
             && let Status::Following { leader, term } = shard.status()
             && known.as_ref().is_none_or(|known| known.group != shard.id() || known.term <= term)
         {
-            let descriptor = super::describe(&shard);
-            return Some((descriptor, leader.node));
+            let (group, prefix, epoch) = (shard.id(), shard.prefix(), shard.epoch());
+            return Some(Lead { node: leader.node, group, prefix, epoch, term });
         }
-        let descriptor = known?;
+        let Descriptor { group, prefix, epoch, term, leader, seats } = known?;
         // Any replica tells more, where it is not known who leads.
-        let first = descriptor.seats.iter().map(|seat| seat.replica.node).find(|node| *node != self.agent.node());
-        let node = descriptor.leader.filter(|node| *node != self.agent.node()).or(first)?;
-        Some((descriptor, node))
+        let others = leader.into_iter().chain(seats.iter().map(|seat| seat.replica.node));
+        let node = others.into_iter().find(|node| *node != self.agent.node())?;
+        Some(Lead { node, group, prefix, epoch, term })
     }
+}
+
+/// Whom to ask for a shard, and what is known of it.
+struct Lead {
+    node: NodeId,
+    group: GroupId,
+    prefix: Prefix,
+    epoch: u64,
+    term: u64,
 }
 
 /// The way to one node.
@@ -214,20 +223,20 @@ impl Routed {
                 made => Ok(made),
             };
         }
-        let Some((descriptor, node)) = router.leader_of(self.position) else {
+        let Some(lead) = router.leader_of(self.position) else {
             let what = format!("nobody is known to lead the shard that holds position {:016x}", self.position.0);
             return Err(Missed::Again(Error::unavailable(what, 200)));
         };
         let lane = self.position.0;
-        let line = Arc::new(Line { router: router.clone(), to: node, lane });
-        let remote = RemoteShard::new(line, descriptor.group, descriptor.prefix, descriptor.epoch);
+        let line = Arc::new(Line { router: router.clone(), to: lead.node, lane });
+        let remote = RemoteShard::new(line, lead.group, lead.prefix, lead.epoch);
         let made = tokio::select! {
             biased;
             made = remote.call(call) => made,
             // A leader that is cut off or stopped answers late or never: another leads by now.
-            () = self.moved(node, descriptor.term), if call.is_repeatable() || !call.changes() => {
+            () = self.moved(&lead), if call.is_repeatable() || !call.changes() => {
                 // It left, and may yet be carried out.
-                let what = format!("shard {}: its leader has changed", descriptor.prefix);
+                let what = format!("shard {}: its leader has changed", lead.prefix);
                 return Err(Missed::Again(match call.changes() {
                     true => Error::deadline(format!("{what}; the outcome is unknown: retry with the same id")),
                     false => Error::unavailable(format!("{what}; try again"), 200),
@@ -237,16 +246,16 @@ impl Routed {
         match made {
             Ok(Err(error)) if error.code == Code::Unavailable || is_open(&error, call) => Err(Missed::Again(error)),
             Ok(answer) => Ok(answer),
-            Err(miss) if miss.may_be_tried_again(call) => Err(Missed::Again(miss.into_error(call, descriptor.prefix))),
-            Err(miss @ Miss::Lost(_)) => Err(Missed::Final(miss.into_error(call, descriptor.prefix))),
-            Err(miss) => Err(Missed::Again(miss.into_error(call, descriptor.prefix))),
+            Err(miss) if miss.may_be_tried_again(call) => Err(Missed::Again(miss.into_error(call, lead.prefix))),
+            Err(miss @ Miss::Lost(_)) => Err(Missed::Final(miss.into_error(call, lead.prefix))),
+            Err(miss) => Err(Missed::Again(miss.into_error(call, lead.prefix))),
         }
     }
 }
 
 impl Routed {
-    /// Returns once another than `node` is known to lead, in a later term than `term`.
-    async fn moved(&self, node: NodeId, term: u64) {
+    /// Returns once another is known to lead, in a later term.
+    async fn moved(&self, lead: &Lead) {
         let mut learned = self.router.agent.learned();
         loop {
             let local = self.router.shards.holding(self.position);
@@ -261,8 +270,8 @@ impl Routed {
                 _ = learned.changed() => {}
                 () = here => {}
             }
-            let leads = self.router.leader_of(self.position);
-            let is_other = leads.is_some_and(|(descriptor, other)| other != node && descriptor.term > term);
+            let now = self.router.leader_of(self.position);
+            let is_other = now.is_some_and(|now| now.node != lead.node && now.term > lead.term);
             if is_other || self.router.led_here(self.position).is_some() {
                 return;
             }
@@ -289,19 +298,17 @@ fn is_open(error: &Error, call: &Call) -> bool {
 }
 
 /// The log that answers a call of another node, or the hint where else to ask.
-pub async fn serving(shards: &Shards, agent: &Agent, target: &Target) -> std::result::Result<Arc<dyn ShardLog>, Bytes> {
+pub fn serving(shards: &Shards, agent: &Agent, target: &Target) -> std::result::Result<Arc<dyn ShardLog>, Bytes> {
     let position = target.position.unwrap_or(target.prefix.first());
     let shard = shards.get(target.group).filter(|shard| shard.prefix().contains(position));
-    if let Some(shard) = shard.or_else(|| shards.holding(position)) {
-        let holds_all = target.position.is_some() || shard.prefix() == target.prefix;
-        match shard.status() {
-            Status::Leading { .. } if holds_all => return Ok(shard),
-            Status::Following { .. } | Status::Starting | Status::Leading { .. } | Status::Stopped { .. } => {
-                return Err(hint(&super::describe(&shard)));
-            }
-        }
+    let Some(shard) = shard.or_else(|| shards.holding(position)) else {
+        return Err(agent.find(position).map(|descriptor| hint(&descriptor)).unwrap_or_default());
+    };
+    let holds_all = target.position.is_some() || shard.prefix() == target.prefix;
+    if holds_all && matches!(shard.status(), Status::Leading { .. }) {
+        return Ok(shard);
     }
-    Err(agent.find(position).map(|descriptor| hint(&descriptor)).unwrap_or_default())
+    Err(hint(&super::describe(&shard)))
 }
 
 fn hint(descriptor: &Descriptor) -> Bytes {

@@ -113,11 +113,9 @@ impl MeshAdmin for View {
         let [healthy, under_replicated, at_risk, unavailable] =
             [ShardHealth::Healthy, ShardHealth::UnderReplicated, ShardHealth::AtRisk, ShardHealth::Unavailable]
                 .map(count);
-        let full: Vec<String> =
-            self.nodes().into_iter().filter(|node| node.is_disk_full).map(|node| label(&node)).collect();
-        let gone: Vec<NodeStatus> = self.nodes().into_iter().filter(|node| node.state == NodeState::Down).collect();
-        let draining: Vec<NodeStatus> =
-            self.nodes().into_iter().filter(|node| node.state == NodeState::Draining).collect();
+        let all = self.nodes();
+        let full: Vec<&NodeStatus> = all.iter().filter(|node| node.is_disk_full).collect();
+        let of_state = |state| all.iter().filter(move |node| node.state == state);
         let summary = if unavailable > 0 {
             format!("{unavailable} of {} shards do not serve: no majority of their replicas answers", shards.len())
         } else if at_risk > 0 && nodes < 3 {
@@ -135,7 +133,7 @@ impl MeshAdmin for View {
         };
         let mut advice = Vec::new();
         let wait = self.placer.settings().replace_after.as_secs();
-        for node in &gone {
+        for node in of_state(NodeState::Down) {
             let others = alive >= self.placer.settings().replicas;
             advice.push(match others {
                 true => format!(
@@ -151,7 +149,7 @@ impl MeshAdmin for View {
                 ),
             });
         }
-        for node in &draining {
+        for node in of_state(NodeState::Draining) {
             advice.push(match node.replicas {
                 0 => format!("node {} is empty: it can be stopped and removed", label(node)),
                 left => format!("node {} is being emptied: {left} replicas are left", label(node)),
@@ -159,7 +157,8 @@ impl MeshAdmin for View {
         }
         for node in full {
             advice.push(format!(
-                "the disk of node {node} is full: publishes to the shards it leads are refused; free space, shorten retention, or add a node"
+                "the disk of node {} is full: publishes to the shards it leads are refused; free space, shorten retention, or add a node",
+                label(node)
             ));
         }
         advice.extend(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gem_store::StoreError;
-use gem_store::index::ordered::{Change, Family, OrderedStore, Row};
+use gem_store::index::ordered::{self, Change, Family, OrderedStore, Row};
 
 /// Up to so many rows are deleted one by one; more by a range, whose mark in the store slows
 /// later reads near it.
@@ -82,7 +82,7 @@ impl Overlay {
         let mut cursor = Bytes::copy_from_slice(from);
         loop {
             let page = self.store.scan(Family::State, &cursor, to, limit.min(PAGE))?;
-            let last = page.last().map(|(key, _)| after(key)).filter(|_| page.len() == limit.min(PAGE));
+            let last = page.last().map(|(key, _)| ordered::after(key)).filter(|_| page.len() == limit.min(PAGE));
             for (key, value) in page {
                 while let Some((over, change)) = pending.next_if(|(over, _)| **over < key) {
                     rows.extend(change.as_ref().map(|value| (over.clone(), value.clone())));
@@ -123,7 +123,7 @@ impl Overlay {
                 }
             }
             match page.last() {
-                Some((key, _)) if page.len() == PAGE => cursor = after(key),
+                Some((key, _)) if page.len() == PAGE => cursor = ordered::after(key),
                 _ => return Ok(()),
             }
         }
@@ -148,14 +148,6 @@ impl Overlay {
     fn is_cleared(&self, key: &[u8]) -> bool {
         self.cleared.iter().any(|(from, to)| *from <= key && key < *to)
     }
-}
-
-/// The first key after `key`.
-pub(super) fn after(key: &[u8]) -> Bytes {
-    let mut next = Vec::with_capacity(key.len() + 1);
-    next.extend_from_slice(key);
-    next.push(0);
-    next.into()
 }
 
 /// The first key after all that begin with `prefix`, which is not all 0xff.

@@ -3,6 +3,7 @@
 
 use gem_store::StoreError;
 use gem_store::index::locations::Location;
+use gem_store::index::ordered;
 use gem_types::{Offset, PartitionId};
 
 use super::rows::BatchRow;
@@ -60,11 +61,7 @@ impl Machine {
                 }
             }
             match rows.last() {
-                Some((last, _)) if rows.len() == PAGE => {
-                    let mut next = last.to_vec();
-                    next.push(0);
-                    from = next.into();
-                }
+                Some((last, _)) if rows.len() == PAGE => from = ordered::after(last),
                 _ => return Ok(found),
             }
         }

@@ -3,11 +3,12 @@
 //! Nothing here changes state: a cut or an expiry takes effect when its entry is applied.
 
 use gem_store::StoreError;
+use gem_store::index::ordered;
 use gem_types::{PartitionId, TimestampMs};
 
 use super::rows::Partition;
 use super::tables::{damaged, decode};
-use super::{Machine, keys, overlay};
+use super::{Machine, keys};
 use crate::entry::{Command, Malformed};
 
 /// How long a producer may be idle before it is forgotten.
@@ -47,7 +48,7 @@ impl Machine {
         self.partitions.write_back(&mut self.rows);
         let (first, to) = keys::table(keys::PARTITIONS);
         let from = match self.rounds.partitions {
-            Some(last) => overlay::after(&keys::partition(keys::PARTITIONS, last)),
+            Some(last) => ordered::after(&keys::partition(keys::PARTITIONS, last)),
             None => first,
         };
         let rows = self.rows.scan(&from, &to, PARTITIONS_A_CALL)?;

@@ -18,7 +18,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
     VoteResponse,
 };
-use openraft::{Config, EmptyNode, Raft, ReadPolicy, Snapshot, SnapshotPolicy};
+use openraft::{Config, EmptyNode, Raft, Snapshot, SnapshotPolicy};
 use tokio::sync::mpsc;
 
 use super::log_store::{LogStore, from_pos};
@@ -106,8 +106,6 @@ pub struct GroupView {
     pub progress: BTreeMap<ReplicaId, u64>,
     /// Where this replica leads: how long ago each other replica last answered, in milliseconds.
     pub answered_ms: BTreeMap<ReplicaId, u64>,
-    /// Where this replica leads: for how long no majority has confirmed it, in milliseconds.
-    pub quorum_ms: Option<u64>,
 }
 
 /// Tells of changes of leader, term and membership.
@@ -329,6 +327,11 @@ impl Group {
         let _ = metrics.metrics(is_there, "a virtual snapshot").await;
     }
 
+    /// The index of the entry that set the membership; 0 where there is none.
+    pub fn epoch(&self) -> u64 {
+        self.raft.server_metrics().borrow_watched().membership_config.log_id().map_or(0, |id| id.index)
+    }
+
     /// The term.
     pub fn term(&self) -> u64 {
         self.raft.server_metrics().borrow_watched().vote.leader_id.term
@@ -359,7 +362,6 @@ impl Group {
                 .flatten()
                 .filter_map(|(replica, at)| Some((*replica, at.as_ref()?.elapsed().as_millis() as u64)))
                 .collect(),
-            quorum_ms: metrics.last_quorum_acked.as_ref().map(|at| at.elapsed().as_millis() as u64),
         }
     }
 
@@ -441,13 +443,6 @@ impl Group {
     pub async fn reached(&self, replica: ReplicaId) {
         // A group that has stopped reaches nobody.
         let _ = self.raft.trigger().reset_backoff([replica]).await;
-    }
-
-    /// Returns once a majority has confirmed that this replica leads, and what was committed then
-    /// is applied: what is read after it is current.
-    pub async fn confirm(&self) -> io::Result<()> {
-        self.raft.ensure_linearizable(ReadPolicy::LeaseRead).await.map_err(io::Error::other)?;
-        Ok(())
     }
 
     /// Tells of changes of leader, term and membership.

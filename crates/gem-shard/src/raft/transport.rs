@@ -8,16 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::{FuturesOrdered, Stream, StreamExt};
 use gem_types::{GroupId, ReplicaId};
-use openraft::base::BoxStream;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
 };
-use openraft::{AnyError, EmptyNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use openraft::{AnyError, EmptyNode, RaftNetworkFactory, RaftNetworkV2};
 
 use super::types::{TypeConfig, Vote};
 use crate::snapshot::{Fetch, Fetched, Image, ImageSnapshot};
@@ -28,10 +26,6 @@ pub type Rpc<T> = BoxFuture<'static, Result<T, RPCError<TypeConfig>>>;
 /// How long entries may take to be flushed elsewhere. (openraft's own time is that of a heartbeat;
 /// a link that is gone ends its calls by itself.)
 const APPEND_WAIT: Duration = Duration::from_secs(10);
-/// Appends on their way to one replica at once. More than one was measured to be far slower: an append
-/// that overtakes another is refused, and openraft then rests before it sends again. What waits
-/// meanwhile goes out as one.
-const APPENDS_IN_FLIGHT: usize = 1;
 /// How long a replica may take to fetch a snapshot. What it has fetched by then it keeps.
 const OFFER_WAIT: Duration = Duration::from_secs(600);
 
@@ -162,50 +156,6 @@ pub struct Peer {
     transport: Arc<dyn Transport>,
 }
 
-/// The answers to appends that are on their way, in the order in which they were sent.
-struct Pipeline<S> {
-    input: S,
-    in_flight: FuturesOrdered<BoxFuture<'static, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>>,
-    send: Box<dyn Fn(AppendEntriesRequest<TypeConfig>) -> Rpc<AppendEntriesResponse<TypeConfig>> + Send>,
-    is_over: bool,
-    has_input: bool,
-}
-
-impl<S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin + Send> Pipeline<S> {
-    async fn next(mut self) -> Option<(Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>, Self)> {
-        if self.is_over {
-            return None;
-        }
-        loop {
-            let may_send = self.has_input && self.in_flight.len() < APPENDS_IN_FLIGHT;
-            let is_idle = self.in_flight.is_empty();
-            if !may_send && is_idle {
-                return None;
-            }
-            tokio::select! {
-                biased;
-                Some(answer) = self.in_flight.next(), if !is_idle => {
-                    // Behind a refusal or a failure nothing that was sent can have been taken.
-                    self.is_over = !matches!(&answer, Ok(Ok(_)));
-                    return Some((answer, self));
-                }
-                request = self.input.next(), if may_send => match request {
-                    Some(request) => {
-                        let prev = request.prev_log_id;
-                        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
-                        let answer = (self.send)(request);
-                        self.in_flight.push_back(Box::pin(async move {
-                            let answer = answer.await?;
-                            Ok(answer.into_stream_result(prev, last))
-                        }));
-                    }
-                    None => self.has_input = false,
-                },
-            }
-        }
-    }
-}
-
 impl RaftNetworkV2<TypeConfig> for Peer {
     type SnapshotData = Image;
 
@@ -214,26 +164,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        self.transport.append(self.group, self.target, request, option.soft_ttl()).await
-    }
-
-    // openraft's own sends one at a time: every flush of the follower would hold up the next.
-    fn stream_append<'s, S>(
-        &'s mut self,
-        input: S,
-        _: RPCOption,
-    ) -> BoxFuture<
-        's,
-        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>, RPCError<TypeConfig>>,
-    >
-    where
-        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
-    {
-        let (transport, group, target) = (self.transport.clone(), self.group, self.target);
-        let send = Box::new(move |request| transport.append(group, target, request, APPEND_WAIT));
-        let pipeline = Pipeline { input, in_flight: FuturesOrdered::new(), send, is_over: false, has_input: true };
-        let answers: BoxStream<'s, _> = Box::pin(futures::stream::unfold(pipeline, Pipeline::next));
-        Box::pin(async move { Ok(answers) })
+        // One at a time, which is openraft's own way: what waits meanwhile goes out as one. Several on
+        // their way were measured to be far slower: one that overtakes another is refused, and
+        // openraft then rests before it sends again.
+        let wait = if request.entries.is_empty() { option.soft_ttl() } else { APPEND_WAIT };
+        self.transport.append(self.group, self.target, request, wait).await
     }
 
     async fn vote(

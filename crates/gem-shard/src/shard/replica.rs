@@ -56,6 +56,11 @@ impl Shard {
         self.group.lag_bytes()
     }
 
+    /// The index of the entry that set the group's members.
+    pub fn epoch(&self) -> u64 {
+        self.group.epoch()
+    }
+
     /// Tells of changes of the status.
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()

@@ -13,7 +13,6 @@ use gem_store::objects::{BatchKey, ObjectWriter};
 use gem_types::batch::RecordBatch;
 use gem_types::{Error, Offset, PartitionId, Result};
 
-use super::send::no_key;
 use super::{Fetch, Fetched};
 use crate::machine::Machine;
 use crate::raft::state_machine::lock;
@@ -78,7 +77,7 @@ impl Shared {
     async fn stage_copy(self: &Arc<Self>, source: &dyn Source, copy: u64) -> Result<Staged> {
         let id = StoreId { group: self.group, generation: self.generation().wrapping_add(1) };
         let store = self.blocking(move |shared| shared.begin_stage(id)).await?;
-        let mut after = no_key();
+        let mut after = Bytes::new();
         loop {
             match source.fetch(Fetch::Rows { copy, after: after.clone(), bytes_max: CHUNK }).await? {
                 Fetched::Rows { rows, is_end } => {

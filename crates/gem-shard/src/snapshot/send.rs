@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gem_store::StoreError;
-use gem_store::index::ordered::{Family, OrderedStore, OrderedStores, Row, StoreId};
+use gem_store::index::ordered::{self, Family, OrderedStore, OrderedStores, Row, StoreId};
 use gem_types::seams::Clock;
 use gem_types::{GroupId, Result};
 
@@ -120,13 +120,13 @@ impl Outgoing {
 fn rows_of(store: &dyn OrderedStore, after: &[u8], bytes_max: u32) -> std::result::Result<Fetched, StoreError> {
     let mut rows: Vec<Row> = Vec::new();
     let (mut bytes, bytes_max) = (0, bytes_max.min(ANSWER_BYTES_MAX) as usize);
-    let mut from = if after.is_empty() { FIRST.to_vec() } else { after_key(after) };
+    let mut from = if after.is_empty() { Bytes::from_static(FIRST) } else { ordered::after(after) };
     while bytes < bytes_max {
         let page = store.scan(Family::State, &from, END, PAGE)?;
         let is_end = page.len() < PAGE;
         for row in page {
             bytes += row.0.len() + row.1.len();
-            from = after_key(&row.0);
+            from = ordered::after(&row.0);
             rows.push(row);
             if bytes >= bytes_max {
                 return Ok(Fetched::Rows { rows, is_end: false });
@@ -137,12 +137,6 @@ fn rows_of(store: &dyn OrderedStore, after: &[u8], bytes_max: u32) -> std::resul
         }
     }
     Ok(Fetched::Rows { rows, is_end: false })
-}
-
-fn after_key(key: &[u8]) -> Vec<u8> {
-    let mut next = key.to_vec();
-    next.push(0);
-    next
 }
 
 impl Shared {
@@ -184,9 +178,4 @@ impl Shared {
         };
         answer.map_err(|error| self.read_error(error))
     }
-}
-
-/// A key that no row of the state lies before.
-pub(crate) fn no_key() -> Bytes {
-    Bytes::new()
 }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gem_types::{Offset, PartitionId};
 
-use super::ordered::{Change, Family, OrderedStore};
+use super::ordered::{self, Change, Family, OrderedStore};
 use super::varint;
 use crate::StoreError;
 use crate::journal::JournalPlace;
@@ -266,7 +266,7 @@ pub fn live_files(store: &dyn OrderedStore) -> Result<BTreeMap<Holder, u64>, Sto
             live.insert(Holder::of_key(key).ok_or_else(|| damaged("a counter's key", key))?, count_of(row)?);
         }
         match rows.last() {
-            Some((key, _)) if rows.len() == PAGE => from = after(key),
+            Some((key, _)) if rows.len() == PAGE => from = ordered::after(key),
             _ => return Ok(live),
         }
     }
@@ -278,12 +278,6 @@ fn count_of(row: &[u8]) -> Result<u64, StoreError> {
         _ => None,
     };
     count.ok_or_else(|| damaged("a counter's row", row))
-}
-
-fn after(key: &[u8]) -> Bytes {
-    let mut next = key.to_vec();
-    next.push(0);
-    next.into()
 }
 
 /// A shard's locations with changes that are not yet written.

@@ -35,6 +35,14 @@ pub enum Change {
 /// A key and its value.
 pub type Row = (Bytes, Bytes);
 
+/// The first key behind `key`: where a scan goes on.
+pub fn after(key: &[u8]) -> Bytes {
+    let mut next = Vec::with_capacity(key.len() + 1);
+    next.extend_from_slice(key);
+    next.push(0);
+    next.into()
+}
+
 /// An ordered map of bytes in two families.
 pub trait OrderedStore: Send + Sync + fmt::Debug + 'static {
     /// The value of `key`.

@@ -180,7 +180,7 @@ keys! {
         relation "Also leave room for a few files of `journal_file_size`.",
         choose "The default; more where other programs fill the same disk.";
     copy_limit: u64 = "64MiB" in Kind::Size(64 * KIB, TIB),
-        purpose "The most that a node takes in per second when it rebuilds replicas.",
+        purpose "The most that a node takes in per second when it rebuilds replicas. Read and checked, but not kept to yet.",
         relation "Starts after `replace_after`, or when a node is drained or removed.",
         choose "What disks and network have left beside publishes: half of it, or so.";
     shards_log2: u8 = "4" in Kind::Count(0, 8),

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gem_mesh::directory::{Contact, Descriptor, Kademlia, Routes, Table, kademlia, message, routes};
+use gem_mesh::directory::{Contact, Kademlia, Routes, Table, kademlia, message, routes};
 use gem_mesh::membership::{self, Load, Member, State, Swim};
-use gem_types::{GroupId, MeshId, NodeId, Position};
+use gem_types::{MeshId, NodeId, Position};
 
 /// The most shards whose descriptors a node keeps.
 const DESCRIPTORS_MAX: usize = 65_536;
@@ -96,11 +96,6 @@ impl Known {
         self.routes.doubt(position, &self.table, &living, now);
     }
 
-    /// Says for which shards this node stands in the DHT: those that it leads.
-    pub fn stand_for(&mut self, shards: &[Descriptor], now: Duration) {
-        self.kademlia.stand_for(shards, now);
-    }
-
     /// What has come up, until nothing more does.
     pub fn outs(&mut self, now: Duration) -> Vec<Out> {
         let mut outs = Vec::new();
@@ -165,10 +160,5 @@ impl Known {
             Action::Found(..) => outs.push(Out::Learned),
             Action::Lost(position) => tracing::debug!("nobody knows the shard of position {:016x}", position.0),
         }
-    }
-
-    /// What is known of `group`.
-    pub fn of_group(&self, group: GroupId) -> Option<Descriptor> {
-        self.table.get(group).cloned()
     }
 }

@@ -76,7 +76,7 @@ impl Agent {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Both state machines are whole between calls; a panic inside one ends the node's agent.
+        // The state machines are whole between calls.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -104,11 +104,16 @@ impl Agent {
                 Out::Learned => has_learned = true,
             }
         }
+        self.note(has_learned);
+        self.moved.notify_one();
+        result
+    }
+
+    /// Wakes those who wait for a route, where something was learned.
+    fn note(&self, has_learned: bool) {
         if has_learned {
             self.learned.send_modify(|count| *count += 1);
         }
-        self.moved.notify_one();
-        result
     }
 
     /// Addresses members that are known from elsewhere.
@@ -149,14 +154,12 @@ impl Agent {
     /// Tells the others of a shard that this node leads.
     pub fn tell_shard(&self, descriptor: Descriptor) {
         let is_news = self.change(|known, now| known.swim.publish(descriptor, &mut known.table, now));
-        if is_news {
-            self.learned.send_modify(|count| *count += 1);
-        }
+        self.note(is_news);
     }
 
     /// Says for which shards this node stands in the DHT: those that it leads.
     pub fn stand_for(&self, shards: &[Descriptor]) {
-        self.change(|known, now| known.stand_for(shards, now));
+        self.change(|known, now| known.kademlia.stand_for(shards, now));
     }
 
     /// Asks the mesh for the shard of `position`, which is not known, or which nobody known leads.
@@ -166,12 +169,9 @@ impl Agent {
     }
 
     /// Learns of a shard by other ways than gossip: a redirect.
-    pub fn learn(&self, descriptor: Descriptor) -> bool {
+    pub fn learn(&self, descriptor: Descriptor) {
         let is_news = self.change(|known, now| known.routes.learn(descriptor, &mut known.table, now));
-        if is_news {
-            self.learned.send_modify(|count| *count += 1);
-        }
-        is_news
+        self.note(is_news);
     }
 
     /// Marks this node as being emptied, or not.
@@ -212,10 +212,10 @@ impl Agent {
 
     /// The shard of `group`.
     pub fn of_group(&self, group: GroupId) -> Option<Descriptor> {
-        self.known().of_group(group)
+        self.known().table.get(group).cloned()
     }
 
-    /// All shards that are known, in ring order.
+    /// All shards that are known, by group.
     pub fn shards(&self) -> Vec<Descriptor> {
         self.known().table.all().cloned().collect()
     }

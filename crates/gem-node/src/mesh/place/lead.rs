@@ -11,7 +11,7 @@ use gem_shard::{Shard, Status};
 use gem_types::{NodeId, ReplicaId};
 
 use super::wire::Request;
-use super::{Placer, describe};
+use super::{PlaceSettings, Placer, describe};
 
 /// A replica is caught up when so few entries of the leader's log are not there yet.
 const LAG_MAX: u64 = 64;
@@ -49,7 +49,7 @@ impl Placer {
             let is_calm = self.state().changed.is_none_or(|at| now.saturating_sub(at) >= CALM);
             let may_balance = is_calm && !has_silent && !has_balanced && self.state().balanced.is_none_or(rested);
             let seen = seen(&shard, &view, &nodes);
-            let PlaceParts { replicas, replace_after } = PlaceParts::of(self);
+            let PlaceSettings { replicas, replace_after } = self.settings;
             let well = plan(&seen, &nodes, replicas, replace_after, false);
             let step = match well {
                 Step::Rest if may_balance => {
@@ -165,17 +165,6 @@ impl Placer {
             (member.node, sight)
         });
         sights.collect()
-    }
-}
-
-struct PlaceParts {
-    replicas: u32,
-    replace_after: Duration,
-}
-
-impl PlaceParts {
-    fn of(placer: &Placer) -> PlaceParts {
-        PlaceParts { replicas: placer.settings.replicas, replace_after: placer.settings.replace_after }
     }
 }
 
