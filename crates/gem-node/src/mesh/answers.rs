@@ -34,6 +34,16 @@ fn ready(parcel: Parcel) -> BoxFuture<'static, Parcel> {
     async move { parcel }.boxed()
 }
 
+/// Begins the answer here and now: calls of one lane come in order, and the batches of a producer must
+/// reach the shard's queue in that order, or each that was overtaken is refused and sent again.
+fn begun(mut answer: BoxFuture<'static, Parcel>) -> BoxFuture<'static, Parcel> {
+    // Polled again by whoever runs it, who is the one to be woken.
+    match (&mut answer).now_or_never() {
+        Some(parcel) => ready(parcel),
+        None => answer,
+    }
+}
+
 impl Answers for Inbound {
     fn answer(&self, from: NodeId, request: Parcel) -> BoxFuture<'static, Parcel> {
         match request.kind {
@@ -123,7 +133,7 @@ impl Inbound {
 
     fn shard(&self, parts: Vec<Bytes>) -> BoxFuture<'static, Parcel> {
         let (shards, agent) = (self.shards.clone(), self.agent.clone());
-        async move {
+        let answer = async move {
             let target = match remote::target(&parts) {
                 Ok(target) => target,
                 Err(error) => return refused(error),
@@ -133,8 +143,8 @@ impl Inbound {
                 Err(hint) => remote::redirect(hint),
             };
             Parcel { kind: kinds::SHARD, parts }
-        }
-        .boxed()
+        };
+        begun(answer.boxed())
     }
 
     fn place(&self, from: NodeId, parts: &[Bytes]) -> BoxFuture<'static, Parcel> {
