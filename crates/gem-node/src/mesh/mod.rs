@@ -5,7 +5,7 @@
 //! [`answers`] hands what comes in to whom it concerns; [`place`] makes and moves replicas;
 //! [`status`] shows all of it to people.
 //!
-//! What it is not: it holds nothing that must survive but the address book; and nothing here is
+//! What it is not: it holds nothing that must survive but the address book and the runs; and nothing here is
 //! believed: consensus stays inside a shard.
 //!
 //! Invariants:
@@ -32,6 +32,7 @@ use gem_mesh::bulk::{Bulk, BulkConfig, BulkLimits};
 use gem_mesh::control::{Addresses, Config as ControlConfig, ControlPlane, Hosts, Joined, Keeper, Secret};
 use gem_mesh::directory::{Contact, Descriptor, Seat};
 use gem_mesh::membership::{Member, Settings};
+use gem_mesh::runs::RunBook;
 use gem_mesh::{Answers, CallError, Calls, Control, Hears, Parcel};
 use gem_shard::{Shard, Status};
 use gem_store::Identity;
@@ -80,6 +81,8 @@ pub struct MeshConfig {
     pub zone: String,
     /// What people call it; may be empty.
     pub name: String,
+    /// Its runs, and those of the nodes that it met.
+    pub runs: Arc<RunBook>,
     /// How replicas are placed.
     pub place: PlaceSettings,
     /// Members that are known from joining.
@@ -100,6 +103,7 @@ pub struct Mesh {
     control: Arc<ControlPlane>,
     keeper: Arc<Keeper>,
     addresses: Arc<Addresses>,
+    runs: Arc<RunBook>,
     tasks: JoinSet<()>,
 }
 
@@ -201,7 +205,7 @@ impl Mesh {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Mesh, join::MeshError> {
-        let MeshConfig { identity, control, bulk, is_flexible, http, zone, name, place, members } = config;
+        let MeshConfig { identity, control, bulk, is_flexible, http, zone, name, runs, place, members } = config;
         let addresses = Arc::new(Addresses::default());
         let known = keeper.load(&addresses)?;
         let late = Arc::new(Late { addresses: addresses.clone(), ..Late::default() });
@@ -214,6 +218,7 @@ impl Mesh {
                 mesh: identity.mesh,
                 secret: secret.clone(),
                 addresses: addresses.clone(),
+                runs: runs.clone(),
                 random: random.clone(),
             };
             let late = late.clone();
@@ -231,6 +236,7 @@ impl Mesh {
                 mesh: identity.mesh,
                 secret: identity.secret.clone().into_bytes(),
                 listen,
+                runs: runs.clone(),
                 limits: BulkLimits::default(),
             };
             let (late, book, random) = (late.clone(), addresses.clone(), random.clone());
@@ -280,12 +286,17 @@ impl Mesh {
                 }
             }
         });
-        Ok(Mesh { agent, placer, router, calls, bulk: links, control: listening, keeper, addresses, tasks })
+        Ok(Mesh { agent, placer, router, calls, bulk: links, control: listening, keeper, addresses, runs, tasks })
     }
 
     /// Where the control swarm listens.
     pub fn address(&self) -> SocketAddr {
         self.control.address()
+    }
+
+    /// Waits until another node says that this one's data directory was set back: which.
+    pub async fn outdated(&self) -> NodeId {
+        self.runs.outdated().await
     }
 
     /// Runs `task` for as long as the node takes part in the mesh.
