@@ -2,7 +2,7 @@
 //!
 //! What it is: [`Mesh::start`] brings up both planes; [`agent`] keeps what is known of the others;
 //! [`routes`] finds who leads a ring position, and [`raft`] carries consensus between replicas;
-//! [`answers`] hands what comes in to whom it concerns; [`place`] makes and moves replicas;
+//! [`assemble`] joins them over planes that it is given; [`answers`] hands what comes in to whom it concerns; [`place`] makes and moves replicas;
 //! [`status`] shows all of it to people.
 //!
 //! What it is not: it holds nothing that must survive but the address book; and nothing here is
@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod answers;
+pub mod assemble;
 pub mod join;
 pub mod kinds;
 pub mod load;
@@ -31,7 +32,7 @@ use futures::future::BoxFuture;
 use gem_mesh::bulk::{Bulk, BulkConfig, BulkLimits};
 use gem_mesh::control::{Addresses, Config as ControlConfig, ControlPlane, Hosts, Joined, Keeper, Secret};
 use gem_mesh::directory::{Descriptor, Seat};
-use gem_mesh::membership::{Member, Settings};
+use gem_mesh::membership::Member;
 use gem_mesh::{Answers, CallError, Calls, Control, Hears, Parcel};
 use gem_shard::{Shard, Status};
 use gem_store::Identity;
@@ -40,8 +41,9 @@ use gem_types::NodeId;
 use tokio::task::JoinSet;
 
 use crate::shards::Shards;
-use agent::{Agent, Watches};
+use agent::Agent;
 use answers::Inbound;
+use assemble::{Links, Parts};
 use place::{PlaceSettings, Placer};
 use routes::MeshRouter;
 
@@ -110,9 +112,7 @@ struct Late {
     inbound: OnceLock<Inbound>,
     control: OnceLock<Arc<ControlPlane>>,
     bulk: OnceLock<Bulk>,
-    placer: OnceLock<Arc<Placer>>,
     hosts: OnceLock<(gem_types::MeshId, u8)>,
-    addresses: Arc<Addresses>,
 }
 
 impl Hears for Late {
@@ -166,22 +166,6 @@ impl Hosts for Late {
     }
 }
 
-impl Watches for Late {
-    fn met(&self, member: &Member) {
-        self.addresses.learn_member(member);
-        // Replicas there are reached again without waiting out a pause.
-        if let Some(placer) = self.placer.get() {
-            placer.met(member.node);
-        }
-    }
-
-    fn lost(&self, member: &Member, _: bool) {
-        if let Some(placer) = self.placer.get() {
-            placer.lost(member.node);
-        }
-    }
-}
-
 struct Book(Arc<Addresses>);
 
 impl gem_mesh::bulk::Addresses for Book {
@@ -206,7 +190,7 @@ impl Mesh {
         let MeshConfig { identity, control, bulk, is_flexible, http, zone, name, place, members } = config;
         let addresses = Arc::new(Addresses::default());
         let known = keeper.load(&addresses)?;
-        let late = Arc::new(Late { addresses: addresses.clone(), ..Late::default() });
+        let late = Arc::new(Late::default());
         let _ = late.hosts.set((identity.mesh, identity.k));
         let secret = Secret::new(&identity.secret);
         let (listening, control_address) = join::bind(control, is_flexible, |listen| {
@@ -254,13 +238,17 @@ impl Mesh {
             name,
             is_draining: false,
         };
-        let agent = Agent::new(me, Settings::default(), clock.clone(), &*random, late.clone(), late.clone())?;
-        let calls: Arc<dyn Calls> = late.clone();
-        let placer = Placer::new(place, shards.clone(), agent.clone(), calls.clone(), clock, random);
+        let parts = Parts::assemble(
+            me,
+            place,
+            shards.clone(),
+            Links { control: late.clone(), calls: late.clone(), addresses: addresses.clone() },
+            clock,
+            random,
+        )?;
+        let Parts { agent, placer, router, calls, inbound } = parts;
         let _ = late.bulk.set(links.clone());
         let _ = late.control.set(listening.clone());
-        let _ = late.placer.set(placer.clone());
-        let inbound = Inbound { shards: shards.clone(), agent: agent.clone(), placer: placer.clone() };
         let _ = late.inbound.set(inbound);
         let _ = late.agent.set(agent.clone());
         let seeds: Vec<(NodeId, SocketAddr)> = members
@@ -271,7 +259,6 @@ impl Mesh {
             .collect();
         listening.connect_known(&seeds);
         agent.join(seeds.iter().map(|(node, _)| *node));
-        let router = Arc::new(MeshRouter { shards: shards.clone(), agent: agent.clone(), calls: calls.clone() });
         let keeper = Arc::new(keeper);
         let mut tasks = JoinSet::new();
         tasks.spawn(agent.clone().run());
