@@ -85,6 +85,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Nothing is known yet.
+    pub fn new(is_mesh: bool) -> Facts {
+        Facts { is_mesh, ..Facts::default() }
+    }
+
     /// Takes in what happened, before the invariants do.
     pub fn observe(&mut self, event: &Event) {
         match event {

@@ -83,7 +83,7 @@ impl World {
         index.flush_every(setup.index_flush_every);
         let inner = Inner {
             trace: Trace::new(is_printed),
-            facts: Facts { is_mesh: setup.is_mesh, ..Facts::default() },
+            facts: Facts::new(setup.is_mesh),
             invariants: Invariants::all(),
             violation: None,
             life: 0,
