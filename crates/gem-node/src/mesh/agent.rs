@@ -15,9 +15,10 @@ use bytes::Bytes;
 use gem_mesh::directory::{Descriptor, Table};
 use gem_mesh::membership::{Action, Load, Member, Settings, State, Swim};
 use gem_mesh::{Control, Hears};
+use gem_shard::watch;
 use gem_types::seams::{Clock, Random};
 use gem_types::{GroupId, NodeId, Position};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// The most shards whose descriptors a node keeps.
 const DESCRIPTORS_MAX: usize = 65_536;

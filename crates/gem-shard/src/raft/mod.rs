@@ -8,5 +8,4 @@ mod sizes;
 pub mod state_machine;
 pub mod transport;
 pub mod types;
-pub mod watch;
 pub mod wire;

@@ -18,7 +18,7 @@ use openraft::{OptionalSend, TokioRuntime};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::watch::OrderedWatch;
+use crate::watch::OrderedWatch;
 
 thread_local! {
     /// The simulator's seed of this thread; `None` on a node.

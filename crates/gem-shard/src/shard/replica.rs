@@ -14,10 +14,10 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
     VoteResponse,
 };
-use tokio::sync::watch;
 
 use super::Shard;
 use super::shared::Status;
+use crate::watch;
 use crate::log::{Read, ReadOut};
 use crate::raft::group::GroupView;
 use crate::raft::state_machine::{lock, membership_of};
