@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use openraft::OptionalSend;
-use openraft::base::OptionalSync;
 use openraft::async_runtime::watch::{RecvError, SendError, Watch, WatchReceiver, WatchSender};
+use openraft::base::OptionalSync;
 use tokio::sync::Notify;
 
 /// These channels, as openraft takes them.

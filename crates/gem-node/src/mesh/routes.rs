@@ -168,15 +168,22 @@ impl Routed {
         }
         let until = Instant::now() + call.wait().max(PATIENCE);
         let mut pause = PAUSE.0;
+        // Once a try went unheard it may have been carried out, whatever later ones are told: only
+        // an answer says what became of it.
+        let mut unheard: Option<Error> = None;
         loop {
             let mut learned = router.agent.learned();
             let error = match self.once(&call).await {
-                Ok(answer) => return answer,
+                Ok(Ok(output)) => return Ok(output),
+                Ok(Err(error)) => return Err(unheard.unwrap_or(error)),
                 Err(Missed::Final(error)) => return Err(error),
                 Err(Missed::Again(error)) => error,
             };
+            if error.code == Code::Deadline {
+                unheard.get_or_insert_with(|| error.clone());
+            }
             if Instant::now() + pause >= until {
-                return Err(error);
+                return Err(unheard.unwrap_or(error));
             }
             let news = async {
                 let local = router.shards.holding(self.position);

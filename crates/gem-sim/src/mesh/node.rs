@@ -39,7 +39,7 @@ use crate::dead_letters::DeadLetterPublisher;
 use crate::disk::LifeDisk;
 use crate::event::Event;
 use crate::node::{DIR, gather_config, journal_config, shard_config};
-use crate::setup::Setup;
+use crate::setup::{Planted, Setup};
 use crate::world::World;
 
 /// The voters of a shard where there are so many nodes.
@@ -121,7 +121,8 @@ impl Computer {
         chance: &mut Chance,
     ) -> io::Result<()> {
         let setup = &world.setup;
-        let disk = LifeDisk::new(self.disk.clone(), self.index.clone(), None);
+        let lies = (setup.planted == Planted::AckBeforeFlush).then(|| (30, chance.fork()));
+        let disk = LifeDisk::new(self.disk.clone(), self.index.clone(), lies);
         let dir = Path::new(DIR);
         let random = Arc::new(SimRandom::new(chance.fork()));
         let founding = FoundingConfig { k: setup.shards_log2, secret: None };
@@ -134,8 +135,8 @@ impl Computer {
             _ => Identity::load_or_found(&disk, dir, &*random, &founding).map_err(io::Error::other)?,
         };
         self.identity = Some(identity.clone());
-        let opened =
-            Journal::open(Arc::new(disk.clone()), &dir.join("journal"), journal_config(setup), self.clock.clone());
+        let planted = Arc::new(disk.planted());
+        let opened = Journal::open(planted, &dir.join("journal"), journal_config(setup), self.clock.clone());
         let (journal, writer) = opened.map_err(io::Error::other)?;
         let mut writing = JoinSet::new();
         writing.spawn(write(world.clone(), self.is_paused.clone(), writer, chance.fork()));
@@ -342,25 +343,36 @@ async fn write(world: Arc<World>, is_paused: Arc<AtomicBool>, mut writer: Writer
     writer.finish();
 }
 
+/// How long a replica may take to be made, or to be given up: meanwhile its files are left alone.
+const IN_BETWEEN: u32 = 30;
+
 async fn gather(world: Arc<World>, disk: LifeDisk, mut gatherer: Gatherer) {
+    let mut refused = 0;
     loop {
         let pause_ms = match gatherer.step() {
             Ok(Next::More) => 1,
             Ok(Next::Wait) => 50,
             Ok(Next::Idle) => 200,
             Err(_) if disk.is_dead() => return,
+            Err(gem_store::StoreError::Refused(_)) if refused < IN_BETWEEN => {
+                refused += 1;
+                1_000
+            }
             Err(error) => {
                 world.emit(Event::GatherFailed(error.to_string()));
                 1_000
             }
         };
+        if pause_ms < 1_000 {
+            refused = 0;
+        }
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
 }
 
 /// The setup of a mesh's run.
-pub fn draw_setup(chance: &mut Chance) -> Setup {
-    let mut setup = Setup::draw(crate::setup::Planted::None, chance);
+pub fn draw_setup(planted: Planted, chance: &mut Chance) -> Setup {
+    let mut setup = Setup::draw(planted, chance);
     setup.is_mesh = true;
     setup.shards_log2 = chance.below(3) as u8;
     setup

@@ -19,6 +19,7 @@ use super::watch::Watch;
 use crate::chance::Chance;
 use crate::event::Event;
 use crate::run::{Report, within};
+use crate::setup::Planted;
 use crate::workload::{Mesh, Workload, audit};
 use crate::world::World;
 
@@ -32,10 +33,10 @@ const SETTLED: Duration = Duration::from_secs(40);
 const DIGEST_MS: u64 = 700;
 
 /// Runs `seed`.
-pub fn run(seed: u64, is_printed: bool) -> Report {
+pub fn run(seed: u64, planted: Planted, is_printed: bool) -> Report {
     // A stream of its own: the seed of one node's run says nothing of a mesh's.
     let mut chance = Chance::new(seed ^ 0x6d65_7368);
-    let setup = draw_setup(&mut chance);
+    let setup = draw_setup(planted, &mut chance);
     within(seed, setup, is_printed, async |world| Run::new(world, &mut chance).live(chance.fork()).await)
 }
 

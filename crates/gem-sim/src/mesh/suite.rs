@@ -1,4 +1,4 @@
-//! Many seeds of meshes: determinism first, then the invariants.
+//! Many seeds of meshes: determinism, the invariants, a planted bug.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -7,16 +7,19 @@ use gem_types::seams::{Clock, SystemClock};
 
 use super::run::run;
 use crate::invariants::Invariants;
+use crate::setup::Planted;
 use crate::suite::each;
 
 /// Seeds of a usual suite.
 pub const SEEDS: u64 = 100;
 /// Seeds that are run twice.
 const TWICE: u64 = 5;
+/// Seeds within which a planted bug must be found.
+const PLANTED_SEEDS: u64 = 10;
 
 /// One seed, with all that is known of it.
 pub fn one(seed: u64, is_printed: bool) -> ExitCode {
-    let report = run(seed, is_printed);
+    let report = run(seed, Planted::None, is_printed);
     println!(
         "seed {seed}: {} events, trace {:016x}, {:.1} s of virtual time; {} messages stored, {} delivered",
         report.trace.1,
@@ -43,8 +46,8 @@ pub fn suite(first: u64, seeds: u64) -> ExitCode {
     let (mut passed, mut failed) = (0u64, 0u64);
     let mut count = |is_good: bool| if is_good { passed += 1 } else { failed += 1 };
 
-    let reports = each(first..first + seeds, |seed| run(seed, false));
-    let again = each(first..first + TWICE.min(seeds), |seed| run(seed, false));
+    let reports = each(first..first + seeds, |seed| run(seed, Planted::None, false));
+    let again = each(first..first + TWICE.min(seeds), |seed| run(seed, Planted::None, false));
     for (one, other) in reports.iter().zip(&again) {
         let is_same = one.trace == other.trace;
         if !is_same {
@@ -81,6 +84,11 @@ pub fn suite(first: u64, seeds: u64) -> ExitCode {
         let (made, broken) = (checks.get(name).copied().unwrap_or(0), broken.get(name).copied().unwrap_or(0));
         println!("  {name:<14} {made:>10} checks, {broken} seeds failed");
     }
+    let planted = Planted::AckBeforeFlush;
+    let found = each(first..first + PLANTED_SEEDS, |seed| run(seed, planted, false));
+    let found = found.iter().filter(|report| report.violation.is_some()).count();
+    count(found > 0);
+    println!("planted {}: found by {found} of {PLANTED_SEEDS} seeds", planted.name());
     println!("wall time {:.1} s", clock.monotonic().as_secs_f64());
     println!("{passed} passed, {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
