@@ -222,14 +222,16 @@ impl Computer {
             Some(seed) => self.disk.crash(seed),
             None => self.disk.kill(),
         }
+        self.resume(network);
         // What is left of it touches nothing that the next one finds.
         life.end().await;
-        self.resume(network);
     }
 
     /// A planned stop: hands over what it leads, flushes, closes.
     pub async fn stop(&mut self, network: &Network) -> Option<String> {
         let life = self.life.take()?;
+        // A paused process hears of its stop once it goes on.
+        self.resume(network);
         life.connections.close();
         hand_over(&life.shards).await;
         life.agent.leave();
