@@ -66,9 +66,8 @@ pub fn within(seed: u64, setup: Setup, is_printed: bool, live: impl AsyncFnOnce(
     // A machine without memory for a runtime runs no simulation.
     let runtime = runtime.expect("a runtime without I/O can be made");
     let world = runtime.block_on(async { World::new(setup, is_printed) });
-    let lives = AssertUnwindSafe(|| {
-        runtime.block_on(async { tokio::time::timeout(RUN_MAX, live(&world)).await.is_ok() })
-    });
+    let lives =
+        AssertUnwindSafe(|| runtime.block_on(async { tokio::time::timeout(RUN_MAX, live(&world)).await.is_ok() }));
     let ended = std::panic::catch_unwind(lives);
     let panic = PANIC.with(|panic| panic.borrow_mut().take());
     let at_ms = runtime.block_on(async { world.clock.now_ms() });

@@ -317,8 +317,7 @@ impl Control for Socket {
         let weather = state.weather;
         let link = (self.node, to);
         let chance = &mut state.link(link).chance;
-        let (is_lost, is_doubled) =
-            (chance.percent(weather.lost_percent), chance.percent(weather.doubled_percent));
+        let (is_lost, is_doubled) = (chance.percent(weather.lost_percent), chance.percent(weather.doubled_percent));
         if !is_lost {
             state.push(now, link, None, Load::Control(message.clone()));
         }

@@ -172,6 +172,10 @@ impl Computer {
         dead_letters.fill(move |position: Position| -> Option<Arc<dyn ShardLog>> {
             MeshRoutes(way.upgrade()?).route(position).ok()
         });
+        let mut config = shard_config(setup);
+        // Little, so that a replica that lags needs a snapshot; and journal files are small here:
+        // as much as on a node would be hundreds of them.
+        config.group.bytes_kept = setup.segment_bytes * (setup.files_kept % 3);
         let deps = ShardDeps {
             replica: identity.replica(),
             journal: journal.clone(),
@@ -185,7 +189,7 @@ impl Computer {
             secret: [9; 32],
             dead_letters,
             transport: Arc::new(RaftLinks(calls)),
-            config: shard_config(setup),
+            config,
         };
         let mut life = Life {
             shards: shards.clone(),

@@ -266,7 +266,12 @@ impl Run {
                 // Two nodes are one voter and a learner.
                 let voters = if wanted == 2 { view.seats.len() } else { seated.count() };
                 if view.is_changing || voters != wanted || view.seats.len() != wanted {
-                    return Some(format!("shard {} has {:?}, changing: {}", shard.prefix(), view.seats, view.is_changing));
+                    return Some(format!(
+                        "shard {} has {:?}, changing: {}",
+                        shard.prefix(),
+                        view.seats,
+                        view.is_changing
+                    ));
                 }
                 for life in lives.iter().filter(|life| view.seats.keys().any(|seat| seat.node == life.agent.node())) {
                     let applied = life.shards.get(shard.id()).map(|other| other.view().applied);
