@@ -22,6 +22,7 @@ pub mod raft;
 pub mod remote;
 pub mod shard;
 pub mod snapshot;
+pub mod watch;
 
 pub use leader::proposer::ProposerConfig;
 pub use shard::{Shard, ShardConfig, ShardDeps, Status};

@@ -62,6 +62,8 @@ pub struct TopicSetup {
 pub struct Setup {
     /// The planted bug, if any.
     pub planted: Planted,
+    /// Several nodes: answers reach clients in another order than they were given.
+    pub is_mesh: bool,
     /// The mesh is founded with 2^k shards.
     pub shards_log2: u8,
     /// A journal file.
@@ -95,6 +97,7 @@ impl Setup {
     pub fn draw(planted: Planted, chance: &mut Chance) -> Setup {
         Setup {
             planted,
+            is_mesh: false,
             shards_log2: chance.between(1, 3) as u8,
             segment_bytes: 64 << 10 << chance.below(2),
             files_kept: chance.between(3, 6),

@@ -37,12 +37,13 @@ use gem_store::objects::Objects;
 use gem_store::read::{Reader, Reads};
 use gem_types::seams::Clock;
 use gem_types::{GroupId, Incarnation, Prefix, ReplicaId};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 pub use gathering::GatheredShards;
 pub use shared::Status;
 
+use crate::watch;
 use crate::dispatch::DispatchConfig;
 use crate::leader::proposer::{Proposer, ProposerConfig};
 use crate::log::DeadLetters;

@@ -14,10 +14,10 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
     VoteResponse,
 };
-use tokio::sync::watch;
 
 use super::Shard;
 use super::shared::Status;
+use crate::watch;
 use crate::log::{Read, ReadOut};
 use crate::raft::group::GroupView;
 use crate::raft::log_store::from_pos;
@@ -177,6 +177,9 @@ impl Shard {
     /// A boxed wait for the next change of status, for selections.
     pub fn changed(&self) -> BoxFuture<'static, ()> {
         let mut status = self.watch();
-        async move { drop(status.changed().await) }.boxed()
+        async move {
+            let _ = status.changed().await;
+        }
+        .boxed()
     }
 }

@@ -11,10 +11,10 @@ use gem_store::objects::Objects;
 use gem_store::read::{Reader, Reads};
 use gem_types::seams::Clock;
 use gem_types::{Error, GroupId, Prefix, ReplicaId, Result};
-use tokio::sync::watch;
 
 use super::flush::Flushing;
 use super::tails::Tails;
+use crate::watch;
 use crate::machine::Machine;
 use crate::raft::mark::Mark;
 use crate::snapshot::receive::Staging;

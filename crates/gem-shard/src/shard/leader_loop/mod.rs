@@ -14,7 +14,7 @@ use std::time::Duration;
 use gem_store::StoreError;
 use gem_types::batch::RecordBatch;
 use gem_types::{Offset, Result};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ use super::delivery::{Delivery, Errand};
 use super::requests::Request;
 use super::shared::{Shared, Status};
 use super::upkeep::ClockWatch;
+use crate::watch;
 use crate::dispatch::{FetchId, Now};
 use crate::leader::proposer::Proposer;
 use crate::log::{DeadLetters, GroupRef};
