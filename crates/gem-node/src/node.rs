@@ -448,6 +448,10 @@ fn show_mesh(metrics: &Metrics, mesh: &Mesh, id: MeshId, shards: &Shards) {
     };
     metrics.ratio("gem_node_load", "Busy cores, as a share of what the machine has", Box::new(load));
     let held = shards.clone();
+    let mismatches = move || held.all().iter().map(|shard| shard.mismatches()).sum();
+    let help = "Batches refused at their application since they did not continue their partition: a fault, if any";
+    metrics.counter("gem_shard_mismatches", help, Box::new(mismatches));
+    let held = shards.clone();
     metrics.gauge("gem_shards", "Replicas of shards that this node holds", Box::new(move || held.all().len() as u64));
 }
 

@@ -17,6 +17,8 @@ pub mod entry;
 pub mod leader;
 pub mod log;
 pub mod machine;
+#[doc(hidden)]
+pub mod planted;
 pub(crate) mod parts;
 pub mod raft;
 pub mod remote;

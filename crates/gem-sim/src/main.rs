@@ -39,7 +39,7 @@ use setup::Planted;
 const USAGE: &str = "usage: gem-sim --seed N [--trace] [--planted ack-before-flush|applied-apart]
        gem-sim suite [--seeds N] [--first N]     (N also by GEM_SIM_SEEDS)
        gem-sim mesh [--seeds N] [--first N]
-       gem-sim mesh --seed N [--print]
+       gem-sim mesh --seed N [--trace] [--planted any-term|empty-snapshot|group-id-again|…]
        gem-sim promises";
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
             None => wrong_usage(),
         },
         ["mesh", options @ ..] => match mesh_options(options) {
-            Some(MeshRuns::One(seed, is_printed)) => mesh::suite::one(seed, is_printed),
+            Some(MeshRuns::One(seed, planted, is_printed)) => mesh::suite::one(seed, planted, is_printed),
             Some(MeshRuns::Many(first, seeds)) => mesh::suite::suite(first, seeds),
             None => wrong_usage(),
         },
@@ -88,26 +88,27 @@ fn suite_options(options: &[&str]) -> Option<(u64, u64)> {
 }
 
 enum MeshRuns {
-    One(u64, bool),
+    One(u64, Planted, bool),
     Many(u64, u64),
 }
 
 fn mesh_options(options: &[&str]) -> Option<MeshRuns> {
     let by_environment = std::env::var("GEM_SIM_MESH_SEEDS").ok().map(|text| text.parse().ok());
     let (mut first, mut seeds) = (1, by_environment.unwrap_or(Some(mesh::suite::SEEDS))?);
-    let (mut seed, mut is_printed) = (None, false);
+    let (mut seed, mut planted, mut is_printed) = (None, Planted::None, false);
     let mut options = options.iter();
     while let Some(option) = options.next() {
         match *option {
             "--seed" => seed = Some(options.next()?.parse().ok()?),
             "--seeds" => seeds = options.next()?.parse().ok()?,
             "--first" => first = options.next()?.parse().ok()?,
-            "--print" | "--trace" => is_printed = true,
+            "--trace" => is_printed = true,
+            "--planted" => planted = Planted::parse(options.next()?)?,
             _ => return None,
         }
     }
     Some(match seed {
-        Some(seed) => MeshRuns::One(seed, is_printed),
+        Some(seed) => MeshRuns::One(seed, planted, is_printed),
         None => MeshRuns::Many(first, seeds),
     })
 }

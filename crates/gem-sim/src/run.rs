@@ -61,6 +61,8 @@ pub fn run(seed: u64, planted: Planted, is_printed: bool) -> Report {
 /// Runs `live` in a world of its own, on this thread alone.
 pub fn within(seed: u64, setup: Setup, is_printed: bool, live: impl AsyncFnOnce(&Arc<World>)) -> Report {
     gem_shard::raft::runtime::seed(seed);
+    gem_shard::planted::release();
+    gem_shard::planted::plant_any_term(setup.planted == Planted::AnyTerm);
     PANIC.with(|panic| panic.borrow_mut().take());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     // A machine without memory for a runtime runs no simulation.

@@ -14,21 +14,43 @@ pub enum Planted {
     AckBeforeFlush,
     /// The applied index is written apart from the rows that it stands for.
     AppliedApart,
+    /// In a mesh: an entry that was judged in one term is appended in another.
+    AnyTerm,
+    /// In a mesh: a replica that takes in a snapshot claims payloads that it lacks.
+    EmptySnapshot,
+    /// In a mesh: who joins founds groups under ids that there are.
+    GroupIdAgain,
 }
 
 impl Planted {
+    /// Those of one node's run.
+    pub const OF_NODES: [Planted; 2] = [Planted::AckBeforeFlush, Planted::AppliedApart];
+    /// Those of a mesh's run.
+    pub const OF_MESHES: [Planted; 4] =
+        [Planted::AckBeforeFlush, Planted::AnyTerm, Planted::EmptySnapshot, Planted::GroupIdAgain];
+    const ALL: [Planted; 5] = [
+        Planted::AckBeforeFlush,
+        Planted::AppliedApart,
+        Planted::AnyTerm,
+        Planted::EmptySnapshot,
+        Planted::GroupIdAgain,
+    ];
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Planted::None => "none",
             Planted::AckBeforeFlush => "ack-before-flush",
             Planted::AppliedApart => "applied-apart",
+            Planted::AnyTerm => "any-term",
+            Planted::EmptySnapshot => "empty-snapshot",
+            Planted::GroupIdAgain => "group-id-again",
         }
     }
 
     /// The bug of that name.
     pub fn parse(name: &str) -> Option<Planted> {
-        [Planted::AckBeforeFlush, Planted::AppliedApart].into_iter().find(|planted| planted.name() == name)
+        Planted::ALL.into_iter().find(|planted| planted.name() == name)
     }
 }
 

@@ -82,7 +82,7 @@ pub fn suite(first: u64, seeds: u64) -> ExitCode {
         println!("  {name:<14} {made:>10} checks, {broken} seeds failed");
     }
 
-    for planted in [Planted::AckBeforeFlush, Planted::AppliedApart] {
+    for planted in Planted::OF_NODES {
         let found = all(first..first + PLANTED_SEEDS, planted);
         let broken: Vec<_> = found.iter().filter_map(|report| Some((report.seed, report.violation.clone()?))).collect();
         count(!broken.is_empty());

@@ -7,8 +7,8 @@ use gem_mesh::control::Addresses;
 use gem_mesh::directory::Contact;
 use gem_mesh::membership::{Member, Settings};
 use gem_mesh::{Calls, Control};
-use gem_types::{MeshId, Result};
 use gem_types::seams::{Clock, Random};
+use gem_types::{MeshId, Result};
 
 use super::agent::{Agent, Watches};
 use super::answers::Inbound;

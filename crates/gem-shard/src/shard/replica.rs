@@ -17,7 +17,6 @@ use openraft::raft::{
 
 use super::Shard;
 use super::shared::Status;
-use crate::watch;
 use crate::log::{Read, ReadOut};
 use crate::raft::group::GroupView;
 use crate::raft::log_store::from_pos;
@@ -26,6 +25,7 @@ use crate::raft::transport::Transport;
 use crate::raft::types::{SnapshotMeta, TypeConfig, Vote};
 use crate::snapshot::receive::Source;
 use crate::snapshot::{Fetch, Fetched, Image};
+use crate::watch;
 
 /// The way to the replica that offers a snapshot.
 struct Offerer {

@@ -14,11 +14,11 @@ use gem_types::{Error, GroupId, Prefix, ReplicaId, Result};
 
 use super::flush::Flushing;
 use super::tails::Tails;
-use crate::watch;
 use crate::machine::Machine;
 use crate::raft::mark::Mark;
 use crate::snapshot::receive::Staging;
 use crate::snapshot::send::Outgoing;
+use crate::watch;
 
 /// Whether a shard serves.
 #[derive(Clone, Debug, PartialEq, Eq)]

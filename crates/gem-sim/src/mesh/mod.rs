@@ -18,6 +18,7 @@ mod door;
 mod faults;
 mod network;
 mod node;
+mod planted;
 mod run;
 pub mod suite;
 mod watch;

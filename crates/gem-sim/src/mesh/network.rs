@@ -279,7 +279,7 @@ impl Network {
             }
             Load::Answer(_, _, answer) if is_cut => state.keep_silent(answer),
             Load::Answer(made, life, answer) => {
-                if state.ends.get(&from).is_some() || made.is_err() {
+                if state.ends.contains_key(&from) || made.is_err() {
                     let is_there = state.ends.get(&to).is_some_and(|end| end.life == life);
                     drop(state);
                     if is_there {

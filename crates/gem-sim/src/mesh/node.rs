@@ -130,7 +130,12 @@ impl Computer {
             Origins::Joins(other) if !Identity::is_in(&disk, dir) => {
                 let key = Identity::draw_key(&*random);
                 let adopted = Identity::adopt(&disk, dir, &*random, key, other.mesh, other.k, other.secret.clone());
-                (adopted.map_err(io::Error::other)?, Founding::Founded)
+                // Planted: who joins founds the groups too, under the ids that they have.
+                let founded = match setup.planted {
+                    Planted::GroupIdAgain => Founding::Resumed,
+                    _ => Founding::Founded,
+                };
+                (adopted.map_err(io::Error::other)?, founded)
             }
             _ => Identity::load_or_found(&disk, dir, &*random, &founding).map_err(io::Error::other)?,
         };
@@ -188,7 +193,7 @@ impl Computer {
             clock: self.clock.clone(),
             secret: [9; 32],
             dead_letters,
-            transport: Arc::new(RaftLinks(calls)),
+            transport: super::planted::transport(setup.planted, RaftLinks(calls)),
             config,
         };
         let mut life = Life {
@@ -275,6 +280,9 @@ impl Computer {
         life.shards.all().iter().find_map(|shard| match shard.status() {
             gem_shard::Status::Stopped { reason } => {
                 Some(format!("n{}, shard {}: {reason}", self.number, shard.prefix()))
+            }
+            _ if shard.mismatches() > 0 => {
+                Some(format!("n{}, shard {}: applied what was judged of another state", self.number, shard.prefix()))
             }
             _ => None,
         })
@@ -376,10 +384,17 @@ async fn gather(world: Arc<World>, disk: LifeDisk, mut gatherer: Gatherer) {
     }
 }
 
+/// The longest time that ids are remembered, in milliseconds: less than a mesh is left alone at its end.
+const DEDUP_WINDOW_MS_MAX: u64 = 35_000;
+
 /// The setup of a mesh's run.
 pub fn draw_setup(planted: Planted, chance: &mut Chance) -> Setup {
     let mut setup = Setup::draw(planted, chance);
     setup.is_mesh = true;
     setup.shards_log2 = chance.below(3) as u8;
+    // What is remembered of ids is gone before a mesh is looked at, and looked at again.
+    for topic in &mut setup.topics {
+        topic.config.dedup_window_ms = topic.config.dedup_window_ms.min(DEDUP_WINDOW_MS_MAX);
+    }
     setup
 }

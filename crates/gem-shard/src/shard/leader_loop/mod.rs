@@ -24,13 +24,13 @@ use super::delivery::{Delivery, Errand};
 use super::requests::Request;
 use super::shared::{Shared, Status};
 use super::upkeep::ClockWatch;
-use crate::watch;
 use crate::dispatch::{FetchId, Now};
 use crate::leader::proposer::Proposer;
 use crate::log::{DeadLetters, GroupRef};
 use crate::raft::group::{Changes, Group};
 use crate::raft::state_machine::TermBegan;
 use crate::raft::types::Ended;
+use crate::watch;
 
 /// Between rounds of retention and expiry.
 const UPKEEP: Duration = Duration::from_secs(5);
