@@ -127,9 +127,9 @@ class Mesh:
         status: dict[str, Any] | None = (node or self.running()[0]).get("/v1/mesh")
         return status or {}
 
-    def command(self, *args: str) -> str:
-        """What `gem mesh …` prints, asked of the last node of the mesh; it must succeed."""
-        command = [str(self.gem_bin), "mesh", *args, "--url", self.nodes[-1].url]
+    def command(self, *args: str, of: MeshNode | None = None) -> str:
+        """What `gem mesh …` prints, asked of the last node of the mesh or of another; it must succeed."""
+        command = [str(self.gem_bin), "mesh", *args, "--url", (of or self.nodes[-1]).url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout

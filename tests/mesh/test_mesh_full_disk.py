@@ -31,13 +31,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_one_full_disk_of_three(gem_bin: Path, tmp_path: Path, small_disk: Path) -> None:
+@pytest.mark.parametrize(
+    "restart",
+    [
+        pytest.param(True, id="restarted"),
+        pytest.param(False, id="left-alone", marks=pytest.mark.xfail(strict=True, reason="a full disk stops a journal for good")),
+    ],
+)
+def test_one_full_disk_of_three(gem_bin: Path, tmp_path: Path, small_disk: Path, restart: bool) -> None:
     config = tmp_path / "gem.toml"
     config.write_text(CONFIG)
     with Mesh(gem_bin, tmp_path, "--config", str(config)) as mesh:
         mesh.grow(3)
         mesh.wait_healthy()
-        full = mesh.nodes[2]
+        one, _, full = mesh.nodes
         workload = MeshWorkload(mesh.urls, TOPICS, 3, pad=2000)
         phases = Phases(workload)
         workload.start()
@@ -47,27 +54,32 @@ def test_one_full_disk_of_three(gem_bin: Path, tmp_path: Path, small_disk: Path)
             foreign = small_disk / "foreign"
             fill(foreign, small_disk)
             phases.begin("full")
-            # So much that the files which the node had open can't be what it goes on with.
-            enough = len(full.log_tail(10 << 20))
-            stored = workload.published()
-            until(lambda: "disk" in full.log_tail(10 << 20)[enough:] and workload.published() > stored + 10_000 or workload.faults,
-                  90.0, lambda: f"{workload.published() - stored} stored since; {mesh.describe()}")  # fmt: skip
+            # Twice what the node may still write.
+            enough = workload.published() + 30_000
+            until(lambda: workload.published() > enough or workload.faults, 90.0, lambda: f"{workload.published()} of {enough}")
             # Everything is stored, whichever node it is published through.
             workload.wait_served(time.monotonic())
-            print("\nwhile it is full:\n" + mesh.command("status"))
-            print("what the node says: " + "\n".join(full.log_tail(10 << 20)[enough:].splitlines()[:12]))
-            assert full.is_running()
             assert not workload.faults, workload.faults[:5]
+            assert full.is_running()
+            for node in (one, full):
+                print(f"\nwhile the disk of n3 is full, {node.name} says, ready={node.is_ready()}:\n{mesh.command('status', of=node)}")
+            print("n3 logs:\n" + "\n".join(line[:300] for line in full.log.read_text().splitlines() if "ERROR gem" in line))
+            assert "the disk of node n3 is full" in mesh.command("status", of=one)
             foreign.unlink()
             phases.begin("room again")
-            print(f"whole {mesh.wait_healthy():.1f} s after there was room\n" + mesh.command("status"))
+            began = time.monotonic()
+            if restart:
+                full.stop(15.0)
+                full.start()
+            mesh.wait_ready(30.0)
+            mesh.wait_healthy(60.0)
+            print(f"whole {time.monotonic() - began:.1f} s after there was room\n" + mesh.command("status"))
             time.sleep(3.0)
-            shown = phases.show()
+            print(phases.show())
             workload.finish()
-            counts = workload.check()
-            print(f"{counts}, refusals {dict(workload.retries)}\n{shown}")
+            print(f"{workload.check()}, refusals {dict(workload.retries)}")
             # What came while its disk was full must be with it: another goes, so it has to confirm or lead.
-            mesh.nodes[0].kill()
+            one.kill()
             workload.check([node.url for node in mesh.nodes[1:]])
         finally:
             workload.stop()
