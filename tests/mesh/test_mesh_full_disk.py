@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.mesh import Mesh, until
-from harness.mesh_phases import Phases
+from harness.mesh_phases import Phases, led
 from harness.mesh_workload import MeshWorkload
 
 MIB = 1 << 20
@@ -31,19 +31,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize(
-    "restart",
-    [
-        pytest.param(True, id="restarted"),
-        pytest.param(False, id="left-alone", marks=pytest.mark.xfail(strict=True, reason="a full disk stops a journal for good")),
-    ],
+@pytest.mark.xfail(
+    strict=True,
+    reason="a node with a full disk keeps its leaderships and refuses for them, is handed more, and its journal "
+    "stops for good once it can't store what it follows; the mesh calls its shards healthy all the while",
 )
-def test_one_full_disk_of_three(gem_bin: Path, tmp_path: Path, small_disk: Path, restart: bool) -> None:
+def test_one_full_disk_of_three(gem_bin: Path, tmp_path: Path, small_disk: Path) -> None:
     config = tmp_path / "gem.toml"
     config.write_text(CONFIG)
     with Mesh(gem_bin, tmp_path, "--config", str(config)) as mesh:
         mesh.grow(3)
         mesh.wait_healthy()
+        # It leads some shards, and follows in others.
+        until(lambda: min(led(mesh)) > 3, 90.0, lambda: f"leaderships {led(mesh)}")
         one, _, full = mesh.nodes
         workload = MeshWorkload(mesh.urls, TOPICS, 3, pad=2000)
         phases = Phases(workload)
@@ -56,7 +56,8 @@ def test_one_full_disk_of_three(gem_bin: Path, tmp_path: Path, small_disk: Path,
             phases.begin("full")
             # Twice what the node may still write.
             enough = workload.published() + 30_000
-            until(lambda: workload.published() > enough or workload.faults, 90.0, lambda: f"{workload.published()} of {enough}")
+            until(lambda: workload.published() > enough or workload.faults, 60.0,
+                  lambda: f"{workload.published()} of {enough}, {dict(workload.retries)}; {mesh.describe()}")  # fmt: skip
             # Everything is stored, whichever node it is published through.
             workload.wait_served(time.monotonic())
             assert not workload.faults, workload.faults[:5]
@@ -68,9 +69,6 @@ def test_one_full_disk_of_three(gem_bin: Path, tmp_path: Path, small_disk: Path,
             foreign.unlink()
             phases.begin("room again")
             began = time.monotonic()
-            if restart:
-                full.stop(15.0)
-                full.start()
             mesh.wait_ready(30.0)
             mesh.wait_healthy(60.0)
             print(f"whole {time.monotonic() - began:.1f} s after there was room\n" + mesh.command("status"))
