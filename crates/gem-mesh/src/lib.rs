@@ -2,9 +2,10 @@
 //!
 //! What it is: [`control`] (one libp2p swarm a node: discovery and small messages), [`bulk`] (TCP
 //! links under TLS for everything large), [`membership`] (who lives, and how loaded they are),
-//! [`directory`] (who holds which part of the ring), [`placement`] (who should).
+//! [`directory`] (who holds which part of the ring), [`placement`] (who should), [`runs`] (whether a
+//! node's disk is the one that it ran on before).
 //!
-//! What it is not: it knows no topic, no shard's log and no disk but a list of addresses that it
+//! What it is not: it knows no topic, no shard's log and no disk but the small lists that it
 //! is handed. `gem-node` joins it to `gem-shard`.
 //!
 //! Invariants:
@@ -15,10 +16,12 @@
 //!   alone, sockets in [`control`] and [`bulk`].
 
 pub mod bulk;
+mod checked;
 pub mod control;
 pub mod directory;
 pub mod membership;
 pub mod placement;
+pub mod runs;
 pub mod seams;
 
 pub use seams::{Answers, CallError, Calls, Control, Hears, Parcel};

@@ -12,6 +12,7 @@ use gem_mesh::control::{
     Refusal, Secret, StartError, join,
 };
 use gem_mesh::membership::Member;
+use gem_mesh::runs::RunBook;
 use gem_mesh::seams::{CONTROL_BYTES_MAX, Control, Hears};
 use gem_types::seams::OsRandom;
 use gem_types::{Incarnation, MeshId, NodeId};
@@ -21,6 +22,32 @@ use tokio::time::{Instant, sleep};
 const MESH: MeshId = MeshId([7; 16]);
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const WAIT: Duration = Duration::from_secs(20);
+
+/// Bytes on a disk that outlives the node.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl Kept {
+    fn copied(&self) -> Kept {
+        Kept(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
+    }
+
+    /// A start of a node whose runs these are.
+    fn run(&self) -> Arc<RunBook> {
+        Arc::new(RunBook::begin(self, Box::new(Kept::default()), &OsRandom).unwrap())
+    }
+}
+
+impl Keeps for Kept {
+    fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+
+    fn save(&self, bytes: &[u8]) -> std::io::Result<()> {
+        *self.0.lock().unwrap() = Some(bytes.to_vec());
+        Ok(())
+    }
+}
 
 #[derive(Default)]
 struct Heard {
@@ -72,11 +99,12 @@ struct Setup {
     listen: SocketAddr,
     mesh: MeshId,
     secret: &'static str,
+    disk: Kept,
 }
 
 impl Setup {
     fn node(seed: u8) -> Setup {
-        Setup { seed, listen: ANY, mesh: MESH, secret: "open sesame" }
+        Setup { seed, listen: ANY, mesh: MESH, secret: "open sesame", disk: Kept::default() }
     }
 
     fn at(self, listen: SocketAddr) -> Setup {
@@ -88,6 +116,11 @@ impl Setup {
     }
 
     async fn try_start(self) -> Result<Node, StartError> {
+        let runs = self.disk.run();
+        self.start_with(runs).await
+    }
+
+    async fn start_with(self, runs: Arc<RunBook>) -> Result<Node, StartError> {
         let (heard, addresses) = (Arc::new(Heard::default()), Arc::new(Addresses::default()));
         let config = Config {
             listen: self.listen,
@@ -95,6 +128,7 @@ impl Setup {
             mesh: self.mesh,
             secret: Secret::new(self.secret),
             addresses: addresses.clone(),
+            runs,
             random: Arc::new(OsRandom),
         };
         let answer = Joined { mesh: self.mesh, k: 4, members: vec![member(self.seed)] };
@@ -338,7 +372,8 @@ fn a_node_that_does_not_read_fills_its_own_queue_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_restarts_at_its_port_is_reached_again() {
-    let (a, mut b) = (Setup::node(1).start().await, Setup::node(2).start().await);
+    let (a, disk) = (Setup::node(1).start().await, Kept::default());
+    let mut b = Setup { disk: disk.clone(), ..Setup::node(2) }.start().await;
     a.knows(&b);
     for says_goodbye in [true, false] {
         a.gets_through(&b, "there").await;
@@ -350,17 +385,17 @@ async fn a_node_that_restarts_at_its_port_is_reached_again() {
         drop(b);
         until("a knows that it is gone", || a.plane.peers().is_empty()).await;
         a.plane.send(id, Bytes::from_static(b"into the void"));
-        b = until_started(2, at).await;
+        b = until_started(2, at, &disk).await;
     }
     a.gets_through(&b, "there").await;
     b.gets_through(&a, "and back").await;
 }
 
 /// A plane that was dropped frees its address soon, not at once.
-async fn until_started(seed: u8, at: SocketAddr) -> Node {
+async fn until_started(seed: u8, at: SocketAddr, disk: &Kept) -> Node {
     let deadline = Instant::now() + WAIT;
     loop {
-        match Setup::node(seed).at(at).try_start().await {
+        match (Setup { disk: disk.clone(), ..Setup::node(seed) }).at(at).try_start().await {
             Ok(node) => return node,
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
@@ -392,7 +427,7 @@ async fn joining_waits_for_a_node_that_is_not_up_yet() {
     let at = free_address();
     let (joined, a) = tokio::join!(join(joining(2, &[at], "open sesame", WAIT)), async {
         sleep(Duration::from_millis(300)).await;
-        until_started(1, at).await
+        until_started(1, at, &Kept::default()).await
     });
     assert_eq!((joined.unwrap().mesh, a.at), (MESH, at));
 }
@@ -444,32 +479,47 @@ async fn three_nodes_told_to_join_each_other_hear_that_nobody_founded() {
     founder.stop().await;
 }
 
-struct Kept(Mutex<Option<Vec<u8>>>);
-
-impl Keeps for &'static Kept {
-    fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
-        Ok(self.0.lock().unwrap().clone())
-    }
-
-    fn save(&self, book: &[u8]) -> std::io::Result<()> {
-        *self.0.lock().unwrap() = Some(book.to_vec());
-        Ok(())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_restarts_finds_its_mesh_by_its_book() {
-    static KEPT: Kept = Kept(Mutex::new(None));
-    let (a, b) = (Setup::node(1).start().await, Setup::node(2).start().await);
+    let kept = Kept::default();
+    let disk = Kept::default();
+    let b = || Setup { disk: disk.clone(), ..Setup::node(2) };
+    let (a, restarts) = (Setup::node(1).start().await, b);
+    let b = restarts().start().await;
     b.plane.connect_known(&[(a.id, a.at)]);
     until("they are connected", || b.plane.peers() == [a.id]).await;
-    assert!(Keeper::new(Box::new(&KEPT)).save(&b.addresses).unwrap());
+    assert!(Keeper::new(Box::new(kept.clone())).save(&b.addresses).unwrap());
     b.stop().await;
 
-    let b = Setup::node(2).start().await;
-    let Book { members } = Keeper::new(Box::new(&KEPT)).load(&b.addresses).unwrap();
+    let b = restarts().start().await;
+    let Book { members } = Keeper::new(Box::new(kept.clone())).load(&b.addresses).unwrap();
     let known: Vec<_> = members.iter().map(|known| (known.node, known.control)).collect();
     b.plane.connect_known(&known);
     until("they are connected again", || b.plane.peers() == [a.id]).await;
     b.gets_through(&a, "back again").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_was_set_back_is_not_heard_and_learns_why() {
+    let (a, disk) = (Setup::node(1).start().await, Kept::default());
+    let run = async |disk: &Kept| {
+        let b = Setup { disk: disk.clone(), ..Setup::node(2) }.start().await;
+        b.knows(&a);
+        b
+    };
+    let b = run(&disk).await;
+    b.gets_through(&a, "run 1").await;
+    b.stop().await;
+    let older = disk.copied();
+    let b = run(&disk).await;
+    b.gets_through(&a, "run 2").await;
+    b.stop().await;
+
+    let runs = older.run();
+    let b = Setup { disk: older, ..Setup::node(2) }.start_with(runs.clone()).await.unwrap();
+    b.knows(&a);
+    b.send(&a, "run 2 again");
+    assert_eq!(tokio::time::timeout(WAIT, runs.outdated()).await, Ok(a.id));
+    until("what was to be sent is given up", || b.plane.dropped() == 1).await;
+    assert!(!a.heard.has(b.id, b"run 2 again"));
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::{join_all, try_join_all};
 use gem_mesh::control::Keeper;
 use gem_mesh::membership::{Member, State};
+use gem_mesh::runs::RunBook;
 use gem_shard::dispatch::DispatchConfig;
 use gem_shard::shard::GatheredShards;
 use gem_shard::{ProposerConfig, Shard, ShardConfig, ShardDeps};
@@ -30,7 +31,7 @@ use crate::gateway::mesh::{MeshAdmin, ShardHealth};
 use crate::gateway::{Gateway, Settings};
 use crate::gatherer::GatherThread;
 use crate::memory::Shares;
-use crate::mesh::join::{self, BookFile, MeshError};
+use crate::mesh::join::{self, KeptFile, MeshError};
 use crate::mesh::place::PlaceSettings;
 use crate::mesh::raft::RaftLinks;
 use crate::mesh::routes::MeshRoutes;
@@ -99,6 +100,17 @@ pub enum NodeError {
     /// The mesh.
     #[error("{0}")]
     Mesh(#[from] MeshError),
+    /// The data directory is older than the one that the node ran on before.
+    #[error(
+        "node {peer} has met this node on a newer data directory than {}: it was set back, by a copy or a snapshot perhaps, and lacks what the node confirmed since. Start the node on the newest directory there is, or with an empty one as a new node (--join): the mesh replaces its replicas",
+        dir.display()
+    )]
+    SetBack {
+        /// Who met it.
+        peer: NodeId,
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A shard did not begin to serve.
     #[error("{0}")]
     Serving(gem_types::Error),
@@ -107,6 +119,7 @@ pub enum NodeError {
 /// A running node. Dropped without [`shutdown`](Node::shutdown), it stops as after a crash: what
 /// was acknowledged is on the disk.
 pub struct Node {
+    dir: PathBuf,
     identity: Identity,
     server: Server,
     gateway: Arc<Gateway>,
@@ -145,8 +158,9 @@ impl Node {
 
         let metrics = Arc::new(Metrics::new(config.metrics_topics as usize));
         let local = Shards::default();
-        let keeper = Keeper::new(Box::new(BookFile { disk: disk.clone(), path: dir.join("mesh-book.json") }));
-        let mesh_config = mesh_config(config, &identity, server.address, members);
+        let keeper = Keeper::new(Box::new(KeptFile { disk: disk.clone(), path: dir.join("mesh-book.json") }));
+        let runs = join::begin_run(&disk, &dir, &*random)?;
+        let mesh_config = mesh_config(config, &identity, server.address, members, runs);
         let mut mesh = Mesh::start(mesh_config, local.clone(), keeper, clock.clone(), random.clone()).await?;
         let router = Arc::new(MeshRoutes(mesh.router.clone()));
         let gateway = Gateway::new(router, clock.clone(), random, settings(config), metrics.clone(), budget.clone());
@@ -173,7 +187,10 @@ impl Node {
         let alone = shards.iter().filter(|shard| shard.view().seats.len() == 1);
         let serving = alone.map(|shard| shard.serving(SERVING_WAIT));
         try_join_all(serving).await.map_err(NodeError::Serving)?;
-        mesh.routed(ROUTED_WAIT).await;
+        tokio::select! {
+            () = mesh.routed(ROUTED_WAIT) => {}
+            peer = mesh.outdated() => return Err(NodeError::SetBack { peer, dir }),
+        }
         let all = local.clone();
         let host = Arc::new(GatheredShards::new(Arc::new(move || all.all())));
         let gatherer = Gatherer::new(journal.clone(), objects.clone(), host.clone(), gather_config(config))?;
@@ -200,6 +217,7 @@ impl Node {
         ready.set();
         tracing::info!(node = %identity.node, mesh = %identity.mesh, address = %server.address, "takes traffic");
         Ok(Node {
+            dir,
             identity,
             server,
             gateway,
@@ -226,6 +244,11 @@ impl Node {
     /// Where the mesh reaches it.
     pub fn mesh_address(&self) -> std::net::SocketAddr {
         self.mesh.address()
+    }
+
+    /// Waits until the node can't go on as it is; never, on most days.
+    pub async fn failed(&self) -> NodeError {
+        NodeError::SetBack { peer: self.mesh.outdated().await, dir: self.dir.clone() }
     }
 
     /// Stops in order: takes no more work, ends what is at work, flushes, closes. Within 15
@@ -320,7 +343,13 @@ fn secret(config: &Config) -> Result<Option<String>, NodeError> {
     Ok(given.map(|secret| secret.trim().to_owned()).filter(|secret| !secret.is_empty()))
 }
 
-fn mesh_config(config: &Config, identity: &Identity, http: std::net::SocketAddr, members: Vec<Member>) -> MeshConfig {
+fn mesh_config(
+    config: &Config,
+    identity: &Identity,
+    http: std::net::SocketAddr,
+    members: Vec<Member>,
+    runs: Arc<RunBook>,
+) -> MeshConfig {
     MeshConfig {
         identity: identity.clone(),
         control: config.mesh,
@@ -329,6 +358,7 @@ fn mesh_config(config: &Config, identity: &Identity, http: std::net::SocketAddr,
         http: format!("http://{http}"),
         zone: config.zone.clone().unwrap_or_default(),
         name: config.name.clone().unwrap_or_default(),
+        runs,
         place: PlaceSettings { replicas: REPLICAS, replace_after: config.replace_after },
         members,
     }
@@ -417,6 +447,10 @@ fn show_mesh(metrics: &Metrics, mesh: &Mesh, id: MeshId, shards: &Shards) {
         own.map_or(0.0, |(_, load)| f64::from(load.cpu_permille) / 1000.0)
     };
     metrics.ratio("gem_node_load", "Busy cores, as a share of what the machine has", Box::new(load));
+    let held = shards.clone();
+    let mismatches = move || held.all().iter().map(|shard| shard.mismatches()).sum();
+    let help = "Batches refused at their application since they did not continue their partition: a fault, if any";
+    metrics.counter("gem_shard_mismatches", help, Box::new(mismatches));
     let held = shards.clone();
     metrics.gauge("gem_shards", "Replicas of shards that this node holds", Box::new(move || held.all().len() as u64));
 }

@@ -17,11 +17,14 @@ pub mod entry;
 pub mod leader;
 pub mod log;
 pub mod machine;
+#[doc(hidden)]
+pub mod planted;
 pub(crate) mod parts;
 pub mod raft;
 pub mod remote;
 pub mod shard;
 pub mod snapshot;
+pub mod watch;
 
 pub use leader::proposer::ProposerConfig;
 pub use shard::{Shard, ShardConfig, ShardDeps, Status};

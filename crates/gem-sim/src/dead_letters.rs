@@ -1,15 +1,14 @@
 //! The way to dead-letter topics, as gem-node's gateway has it: once per move.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gem_shard::Shard;
 use gem_shard::log::{Append, DeadLetter, DeadLetters, ShardLog, TopicConfig};
 use gem_types::batch::{BatchBuilder, RecordBatch};
-use gem_types::{Code, Error, Result};
+use gem_types::{Code, Error, Position, Result};
 
 use crate::world::World;
 
@@ -19,29 +18,31 @@ pub const SOURCE_OFFSET: &str = "gem-source-offset";
 pub const SOURCE_PARTITION: &str = "gem-source-partition";
 const WAIT: Duration = Duration::from_secs(5);
 
+/// The way from a ring position to the log of its shard.
+type Way = Box<dyn Fn(Position) -> Option<Arc<dyn ShardLog>> + Send + Sync>;
+
 /// Publishes to the shards of one life.
 pub struct DeadLetterPublisher {
     world: Arc<World>,
-    shards: OnceLock<Vec<Weak<Shard>>>,
+    way: OnceLock<Way>,
 }
 
 impl DeadLetterPublisher {
     /// Not before [`fill`](Self::fill) does it reach a shard.
     pub fn new(world: Arc<World>) -> Self {
-        DeadLetterPublisher { world, shards: OnceLock::new() }
+        DeadLetterPublisher { world, way: OnceLock::new() }
     }
 
-    /// These are the shards.
-    pub fn fill(&self, shards: &[Arc<Shard>]) {
-        let _ = self.shards.set(shards.iter().map(Arc::downgrade).collect());
+    /// This is the way to the shards.
+    pub fn fill(&self, way: impl Fn(Position) -> Option<Arc<dyn ShardLog>> + Send + Sync + 'static) {
+        let _ = self.way.set(Box::new(way));
     }
 
     async fn publish(&self, letter: DeadLetter) -> Result<()> {
         let producer = letter.producer();
         let DeadLetter { topic, source, offset, record, .. } = letter;
         let damaged = |error: &dyn std::fmt::Display| Error::internal(format!("the dead letter is damaged: {error}"));
-        let mut shards = self.shards.get().into_iter().flatten().filter_map(Weak::upgrade);
-        let shard = shards.find(|shard| shard.prefix().contains(topic.position()));
+        let shard = self.way.get().and_then(|way| way(topic.position()));
         let shard = shard.ok_or_else(|| Error::unavailable("no shard", 100))?;
         let batch = RecordBatch::open(record).map_err(|e| damaged(&e))?;
         let mut message = batch.record(0).map_err(|e| damaged(&e))?.into_message();

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use gem_shard::log::{GroupRef, PartitionStats, Placed, Status, TopicConfig, Verb};
-use gem_types::{Code, Offset, PartitionId, TimestampMs, TopicName};
+use gem_types::{Code, GroupId, NodeId, Offset, PartitionId, Prefix, ReplicaId, TimestampMs, TopicName};
 
 use crate::trace;
 
@@ -179,6 +179,16 @@ pub enum Event {
     Probe { group: GroupRef, view: GroupView },
     /// The replicated state of a shard, while nothing changes it any more.
     Digest { shard: String, rows: usize, digest: u64 },
+    /// Something is done to a mesh.
+    Fault(String),
+    /// A replica leads a shard, as it says itself.
+    Leads { group: GroupId, prefix: Prefix, term: u64, replica: ReplicaId },
+    /// What a replica holds, and up to which entry of the log that is.
+    Applied { group: GroupId, replica: ReplicaId, index: u64, digest: u64 },
+    /// The parts of the ring that a node knows of, once nothing changes any more.
+    Tiles { node: NodeId, prefixes: Vec<Prefix> },
+    /// A mesh without faults has come to rest, after so long; or has not, and why.
+    Rested(Result<u64, String>),
     /// At the end, a group was emptied, or could not be: what is left.
     Drained { group: GroupRef, lag: u64 },
 }

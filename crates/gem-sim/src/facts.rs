@@ -1,6 +1,6 @@
 //! What more than one invariant needs to know of a run: partitions, messages, groups' seeks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gem_shard::log::{GroupRef, TopicConfig};
 use gem_types::{GroupName, Offset, PartitionId, TopicName};
@@ -69,10 +69,14 @@ pub fn key(group: &GroupRef) -> GroupKey {
 /// What is known.
 #[derive(Debug, Default)]
 pub struct Facts {
+    /// Answers reach clients in another order than they were given, and some never.
+    pub is_mesh: bool,
     /// Every partition that ever was.
     pub partitions: BTreeMap<PartitionId, Partition>,
     /// Every message that was ever sent.
     pub messages: BTreeMap<MessageId, Message>,
+    /// Messages of whose publishes one ended without an answer, or with none that says anything.
+    pub unsure: BTreeSet<MessageId>,
     /// Where each publish went, and what was in it.
     pub publishes: BTreeMap<OpId, (PartitionId, Vec<MessageId>)>,
     /// Groups that were sought.
@@ -81,6 +85,11 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Nothing is known yet.
+    pub fn new(is_mesh: bool) -> Facts {
+        Facts { is_mesh, ..Facts::default() }
+    }
+
     /// Takes in what happened, before the invariants do.
     pub fn observe(&mut self, event: &Event) {
         match event {
@@ -126,6 +135,11 @@ impl Facts {
                     self.messages.entry(sent.message).or_insert(Message { kind: *kind });
                 }
                 self.publishes.insert(*op, (*partition, messages.iter().map(|sent| sent.message).collect()));
+            }
+            Event::Published { op, answer: crate::event::Answer::Unknown(_) } => {
+                if let Some((_, messages)) = self.publishes.get(op) {
+                    self.unsure.extend(messages);
+                }
             }
             Event::Seek { op, group, .. } => {
                 let seeks = self.seeks.entry(key(group)).or_default();

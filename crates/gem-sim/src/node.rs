@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gem_shard::dispatch::DispatchConfig;
+use gem_shard::log::ShardLog;
 use gem_shard::raft::transport::Alone;
 use gem_shard::shard::GatheredShards;
 use gem_shard::{ProposerConfig, Shard, ShardConfig, ShardDeps, Status};
@@ -36,7 +37,7 @@ use crate::event::Event;
 use crate::setup::Setup;
 use crate::world::World;
 
-const DIR: &str = "/gem";
+pub(crate) const DIR: &str = "/gem";
 /// How long a start may take before it counts as failed.
 const SERVING_WAIT: Duration = Duration::from_secs(30);
 
@@ -88,7 +89,11 @@ impl Node {
             Node { shards: Vec::new(), journal: journal.clone(), disk, gatherer: JoinSet::new(), writer: writing };
         match node.open_shards(&deps, &identity, founded).await {
             Ok(()) => {
-                dead_letters.fill(&node.shards);
+                let weak: Vec<_> = node.shards.iter().map(Arc::downgrade).collect();
+                dead_letters.fill(move |position| {
+                    let mut shards = weak.iter().filter_map(std::sync::Weak::upgrade);
+                    shards.find(|shard| shard.prefix().contains(position)).map(|shard| shard as Arc<dyn ShardLog>)
+                });
                 let all = node.shards.clone();
                 let host = Arc::new(GatheredShards::new(Arc::new(move || all.clone())));
                 let gatherer = Gatherer::new(journal, objects, host, gather_config(setup)).map_err(io::Error::other)?;
@@ -192,7 +197,7 @@ async fn gather(world: Arc<World>, disk: LifeDisk, mut gatherer: Gatherer) {
     }
 }
 
-fn journal_config(setup: &Setup) -> JournalConfig {
+pub(crate) fn journal_config(setup: &Setup) -> JournalConfig {
     JournalConfig {
         segment_bytes: setup.segment_bytes,
         disk_reserve: 0,
@@ -201,7 +206,7 @@ fn journal_config(setup: &Setup) -> JournalConfig {
     }
 }
 
-fn gather_config(setup: &Setup) -> GatherConfig {
+pub(crate) fn gather_config(setup: &Setup) -> GatherConfig {
     GatherConfig {
         journal_limit: setup.segment_bytes * setup.files_kept,
         object_bytes: setup.segment_bytes,
@@ -211,7 +216,7 @@ fn gather_config(setup: &Setup) -> GatherConfig {
     }
 }
 
-fn shard_config(setup: &Setup) -> ShardConfig {
+pub(crate) fn shard_config(setup: &Setup) -> ShardConfig {
     ShardConfig {
         proposer: ProposerConfig {
             entry_bytes: setup.segment_bytes as usize / 8,

@@ -14,7 +14,7 @@ use crate::faults;
 use crate::invariants::Checks;
 use crate::node::Node;
 use crate::setup::{Planted, Setup};
-use crate::workload::{Mesh, Workload, audit};
+use crate::workload::{Mesh, OneNode, Workload, audit};
 use crate::world::{Totals, Violation, World};
 
 /// A run that takes longer, in virtual time, hangs.
@@ -53,16 +53,23 @@ pub fn note_panics() {
 
 /// Runs `seed`.
 pub fn run(seed: u64, planted: Planted, is_printed: bool) -> Report {
+    let mut chance = Chance::new(seed);
+    let setup = Setup::draw(planted, &mut chance);
+    within(seed, setup, is_printed, async |world| live(world, &mut chance).await)
+}
+
+/// Runs `live` in a world of its own, on this thread alone.
+pub fn within(seed: u64, setup: Setup, is_printed: bool, live: impl AsyncFnOnce(&Arc<World>)) -> Report {
+    gem_shard::raft::runtime::seed(seed);
+    gem_shard::planted::release();
+    gem_shard::planted::plant_any_term(setup.planted == Planted::AnyTerm);
     PANIC.with(|panic| panic.borrow_mut().take());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     // A machine without memory for a runtime runs no simulation.
     let runtime = runtime.expect("a runtime without I/O can be made");
-    let mut chance = Chance::new(seed);
-    let setup = Setup::draw(planted, &mut chance);
     let world = runtime.block_on(async { World::new(setup, is_printed) });
-    let lives = AssertUnwindSafe(|| {
-        runtime.block_on(async { tokio::time::timeout(RUN_MAX, live(&world, &mut chance)).await.is_ok() })
-    });
+    let lives =
+        AssertUnwindSafe(|| runtime.block_on(async { tokio::time::timeout(RUN_MAX, live(&world)).await.is_ok() }));
     let ended = std::panic::catch_unwind(lives);
     let panic = PANIC.with(|panic| panic.borrow_mut().take());
     let at_ms = runtime.block_on(async { world.clock.now_ms() });
@@ -99,7 +106,7 @@ async fn live(world: &Arc<World>, chance: &mut Chance) {
 }
 
 fn mesh_of(world: &Arc<World>, node: &Node) -> Mesh {
-    Mesh { world: world.clone(), shards: Arc::new(node.shards.clone()) }
+    Mesh { world: world.clone(), door: Arc::new(OneNode(node.shards.clone())) }
 }
 
 fn report_audit(world: &World, result: gem_types::Result<()>) {

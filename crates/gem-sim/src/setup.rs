@@ -14,21 +14,43 @@ pub enum Planted {
     AckBeforeFlush,
     /// The applied index is written apart from the rows that it stands for.
     AppliedApart,
+    /// In a mesh: an entry that was judged in one term is appended in another.
+    AnyTerm,
+    /// In a mesh: a replica that takes in a snapshot claims payloads that it lacks.
+    EmptySnapshot,
+    /// In a mesh: who joins founds groups under ids that there are.
+    GroupIdAgain,
 }
 
 impl Planted {
+    /// Those of one node's run.
+    pub const OF_NODES: [Planted; 2] = [Planted::AckBeforeFlush, Planted::AppliedApart];
+    /// Those of a mesh's run.
+    pub const OF_MESHES: [Planted; 4] =
+        [Planted::AckBeforeFlush, Planted::AnyTerm, Planted::EmptySnapshot, Planted::GroupIdAgain];
+    const ALL: [Planted; 5] = [
+        Planted::AckBeforeFlush,
+        Planted::AppliedApart,
+        Planted::AnyTerm,
+        Planted::EmptySnapshot,
+        Planted::GroupIdAgain,
+    ];
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Planted::None => "none",
             Planted::AckBeforeFlush => "ack-before-flush",
             Planted::AppliedApart => "applied-apart",
+            Planted::AnyTerm => "any-term",
+            Planted::EmptySnapshot => "empty-snapshot",
+            Planted::GroupIdAgain => "group-id-again",
         }
     }
 
     /// The bug of that name.
     pub fn parse(name: &str) -> Option<Planted> {
-        [Planted::AckBeforeFlush, Planted::AppliedApart].into_iter().find(|planted| planted.name() == name)
+        Planted::ALL.into_iter().find(|planted| planted.name() == name)
     }
 }
 
@@ -62,6 +84,8 @@ pub struct TopicSetup {
 pub struct Setup {
     /// The planted bug, if any.
     pub planted: Planted,
+    /// Several nodes: answers reach clients in another order than they were given.
+    pub is_mesh: bool,
     /// The mesh is founded with 2^k shards.
     pub shards_log2: u8,
     /// A journal file.
@@ -95,6 +119,7 @@ impl Setup {
     pub fn draw(planted: Planted, chance: &mut Chance) -> Setup {
         Setup {
             planted,
+            is_mesh: false,
             shards_log2: chance.between(1, 3) as u8,
             segment_bytes: 64 << 10 << chance.below(2),
             files_kept: chance.between(3, 6),

@@ -82,7 +82,7 @@ pub fn suite(first: u64, seeds: u64) -> ExitCode {
         println!("  {name:<14} {made:>10} checks, {broken} seeds failed");
     }
 
-    for planted in [Planted::AckBeforeFlush, Planted::AppliedApart] {
+    for planted in Planted::OF_NODES {
         let found = all(first..first + PLANTED_SEEDS, planted);
         let broken: Vec<_> = found.iter().filter_map(|report| Some((report.seed, report.violation.clone()?))).collect();
         count(!broken.is_empty());
@@ -100,6 +100,11 @@ pub fn suite(first: u64, seeds: u64) -> ExitCode {
 /// Runs seeds, each on a thread and runtime of its own, as many at once as there are cores; in
 /// order of seed.
 fn all(seeds: std::ops::Range<u64>, planted: Planted) -> Vec<Report> {
+    each(seeds, |seed| run(seed, planted, false))
+}
+
+/// Runs seeds by `run`, as [`all`] does.
+pub fn each(seeds: std::ops::Range<u64>, run: impl Fn(u64) -> Report + Sync) -> Vec<Report> {
     let next = AtomicU64::new(seeds.start);
     let reports = Mutex::new(Vec::new());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -111,7 +116,7 @@ fn all(seeds: std::ops::Range<u64>, planted: Planted) -> Vec<Report> {
                     if seed >= seeds.end {
                         break;
                     }
-                    let report = run(seed, planted, false);
+                    let report = run(seed);
                     reports.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(report);
                 }
             });

@@ -83,7 +83,7 @@ impl World {
         index.flush_every(setup.index_flush_every);
         let inner = Inner {
             trace: Trace::new(is_printed),
-            facts: Facts::default(),
+            facts: Facts::new(setup.is_mesh),
             invariants: Invariants::all(),
             violation: None,
             life: 0,
@@ -107,7 +107,7 @@ impl World {
         let mut inner = self.inner();
         let Inner { trace, facts, invariants, violation, life, totals, .. } = &mut *inner;
         trace.add(at_ms, &Traced(&event));
-        if matches!(event, Event::Starting) {
+        if matches!(event, Event::Starting | Event::Leads { .. }) {
             *life += 1;
         }
         totals.count(&event);

@@ -124,13 +124,14 @@ pub async fn run(args: StartArgs) -> Outcome {
         _ = interrupt.recv() => return Ok(()),
     };
     output::line(format_args!("ready node={} http={} mesh={}", node.id(), node.url(), node.mesh_address()))?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        why = node.failed() => Some(why.to_string()),
+    };
     tracing::info!("stopping");
     node.shutdown().await;
-    Ok(())
+    failed.map_or(Ok(()), |why| Err(Exit::failed(why)))
 }
 
 /// Log lines on standard error; `RUST_LOG` chooses what is shown.

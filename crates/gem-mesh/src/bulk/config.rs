@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use gem_types::{MeshId, NodeId};
 
 use super::frame::DATA_BYTES_MAX;
+use crate::runs::RunBook;
 
 /// Who the node is, and where it listens.
 #[derive(Clone)]
@@ -20,6 +22,8 @@ pub struct BulkConfig {
     pub secret: Vec<u8>,
     /// Where links are taken; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// This node's runs, and those of the nodes it met.
+    pub runs: Arc<RunBook>,
     /// Bounds.
     pub limits: BulkLimits,
 }

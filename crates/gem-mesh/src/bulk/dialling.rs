@@ -64,7 +64,12 @@ pub(super) async fn keep(shared: Arc<Shared>, calling: Arc<Calling>) {
                 add(&shared.counting.dials_failed, 1);
                 match why {
                     // These don't mend by themselves.
-                    LinkError::Version(_) | LinkError::OtherMesh | LinkError::OtherSecret | LinkError::Refused(_) => {
+                    LinkError::Version(_)
+                    | LinkError::OtherMesh
+                    | LinkError::OtherSecret
+                    | LinkError::Older(_)
+                    | LinkError::Outdated
+                    | LinkError::Refused(_) => {
                         warn!(to = %calling.to, "bulk link refused: {why}");
                     }
                     _ => debug!(to = %calling.to, "bulk link not made: {why}"),

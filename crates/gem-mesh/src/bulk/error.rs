@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::frame::{FrameError, VERSION};
+use crate::runs::Stranger;
 
 /// Why a link could not be made, or ended. The text goes to whoever called and to the log.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,12 @@ pub enum LinkError {
     /// It does not know the join secret.
     #[error("it has another join secret: give both nodes the same one")]
     OtherSecret,
+    /// Its disk is older than one that it ran on before: see [`crate::runs`].
+    #[error("its {0}")]
+    Older(Stranger),
+    /// This node's disk is: the other side met a run that this node knows nothing of.
+    #[error("this node's data directory is older than one that it ran on before, which the other met")]
+    Outdated,
     /// It has as many links to this node as are allowed.
     #[error("it has too many links to this node")]
     TooManyLinks,

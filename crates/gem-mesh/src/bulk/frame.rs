@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! every frame   length: u32 (of what follows) | kind: u8 | body            all numbers little-endian
-//! Hello         version: u16 | mesh: 16 | window: u64 | calls: u32 | proof: 32
+//! Hello         version: u16 | mesh: 16 | window: u64 | calls: u32 | proof: 32 |
+//!               older: u8 | runs: as in `runs/past.rs`
 //! Refused       reason: UTF-8
 //! Request       id: u64 | lane: u64 | wait_ms: u32 | kind: u16 | parts: u32 | length of each: u32…
 //! Answer        id: u64 | kind: u16 | parts: u32 | length of each: u32…
@@ -21,6 +22,7 @@
 use bytes::{Buf, BufMut, BytesMut};
 use gem_types::MeshId;
 
+use crate::runs::Runs;
 use crate::seams::{PARCEL_BYTES_MAX, PARCEL_PARTS_MAX};
 
 /// Of the frames: a change that an older node would misread raises it.
@@ -52,6 +54,10 @@ pub struct Hello {
     pub calls: u32,
     /// That it knows the join secret, for this connection alone.
     pub proof: [u8; 32],
+    /// That the other side's disk is older than one that was met: the last that this side says.
+    pub is_older: bool,
+    /// The runs that it has had.
+    pub runs: Runs,
 }
 
 /// A parcel, announced: its bytes follow.
@@ -205,6 +211,8 @@ impl Frame {
                 out.put_u64_le(hello.window);
                 out.put_u32_le(hello.calls);
                 out.put_slice(&hello.proof);
+                out.put_u8(hello.is_older.into());
+                hello.runs.encode(out);
             }
             Frame::Refused(reason) => {
                 out.put_u8(kind::REFUSED);
@@ -303,6 +311,8 @@ pub fn decode(bytes: &[u8], most: usize) -> Result<Option<(Frame, usize)>, Frame
             window: body.try_get_u64_le().map_err(|_| malformed())?,
             calls: body.try_get_u32_le().map_err(|_| malformed())?,
             proof: array(body).ok_or_else(malformed)?,
+            is_older: flag(body).ok_or_else(malformed)?,
+            runs: Runs::decode(body).ok_or_else(malformed)?,
         }),
         kind::REFUSED => Frame::Refused(reason(body).ok_or_else(malformed)?),
         kind::REQUEST => Frame::Request {
@@ -333,6 +343,14 @@ pub fn decode(bytes: &[u8], most: usize) -> Result<Option<(Frame, usize)>, Frame
         return Err(malformed());
     }
     Ok(Some((frame, length)))
+}
+
+fn flag(body: &mut &[u8]) -> Option<bool> {
+    match body.try_get_u8().ok()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 fn array<const N: usize>(body: &mut &[u8]) -> Option<[u8; N]> {

@@ -4,7 +4,10 @@
 //! join secret. The proof is HMAC-SHA256 (RFC 2104) under the secret over a label, the mesh, both
 //! node ids and keying material exported from this very TLS connection (RFC 8446, section 7.5), so
 //! it is worth nothing on another. Who dialled proves first: a stranger who connects learns nothing
-//! that a secret could be guessed from.
+//! that a secret could be guessed from. With it each tells its runs, so that a node whose disk was
+//! set back is turned away ([`crate::runs`]).
+
+use std::sync::Arc;
 
 use gem_types::{MeshId, NodeId};
 use hmac::{Hmac, KeyInit, Mac};
@@ -17,6 +20,7 @@ use super::error::LinkError;
 use super::frame::{self, Frame, FrameError, HELLO_BYTES_MAX, Hello, VERSION};
 use super::stream::Tls;
 use super::tls;
+use crate::runs::{RunBook, Stranger};
 
 const EXPORT_LABEL: &[u8] = b"EXPORTER-gem-bulk-hello";
 const DIALLER: &[u8] = b"gem bulk hello 1, who dialled";
@@ -30,6 +34,7 @@ pub(super) struct Introduction {
     pub(super) secret: Vec<u8>,
     pub(super) window: u64,
     pub(super) calls: u32,
+    pub(super) runs: Arc<RunBook>,
 }
 
 /// What the other side takes.
@@ -51,9 +56,15 @@ pub(super) fn peer_of(stream: &Tls) -> Result<NodeId, LinkError> {
 /// Says hello to `peer`, whom this node dialled.
 pub(super) async fn as_dialler(stream: &mut Tls, own: &Introduction, peer: NodeId) -> Result<Terms, LinkError> {
     let keys = exported(stream)?;
-    say(stream, own, proof(own, DIALLER, own.node, peer, &keys)).await?;
+    say(stream, own, false, proof(own, DIALLER, own.node, peer, &keys)).await?;
     let theirs = hear(stream).await?;
-    check(own, &theirs, proof(own, LISTENER, own.node, peer, &keys))
+    let terms = check(own, &theirs, proof(own, LISTENER, own.node, peer, &keys))?;
+    if theirs.is_older {
+        own.runs.is_outdated_says(peer);
+        return Err(LinkError::Outdated);
+    }
+    own.runs.meet(peer, &theirs.runs).map_err(LinkError::Older)?;
+    Ok(terms)
 }
 
 /// Says hello to `peer`, who dialled this node, if `admit` lets it in.
@@ -67,7 +78,10 @@ pub(super) async fn as_listener<T>(
     let theirs = hear(stream).await?;
     let terms = check(own, &theirs, proof(own, DIALLER, peer, own.node, &keys))?;
     let admitted = admit()?;
-    say(stream, own, proof(own, LISTENER, peer, own.node, &keys)).await?;
+    let met = own.runs.meet(peer, &theirs.runs);
+    let is_older = matches!(met, Err(Stranger::Older { .. }));
+    say(stream, own, is_older, proof(own, LISTENER, peer, own.node, &keys)).await?;
+    met.map_err(LinkError::Older)?;
     Ok((terms, admitted))
 }
 
@@ -110,13 +124,15 @@ fn check(own: &Introduction, theirs: &Hello, expected: Hmac<Sha256>) -> Result<T
     Ok(Terms { window: theirs.window, calls: theirs.calls as usize })
 }
 
-async fn say(stream: &mut Tls, own: &Introduction, proof: Hmac<Sha256>) -> Result<(), LinkError> {
+async fn say(stream: &mut Tls, own: &Introduction, is_older: bool, proof: Hmac<Sha256>) -> Result<(), LinkError> {
     let hello = Hello {
         version: VERSION,
         mesh: own.mesh,
         window: own.window,
         calls: own.calls,
         proof: proof.finalize().into_bytes().into(),
+        is_older,
+        runs: own.runs.own().clone(),
     };
     send(stream, &Frame::Hello(hello)).await
 }

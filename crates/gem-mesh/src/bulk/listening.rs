@@ -82,6 +82,8 @@ fn report(address: SocketAddr, why: &LinkError) {
         LinkError::Version(_)
         | LinkError::OtherMesh
         | LinkError::OtherSecret
+        | LinkError::Older(_)
+        | LinkError::Outdated
         | LinkError::TooManyLinks
         | LinkError::Refused(_) => {
             warn!(%address, "bulk link refused: {why}");

@@ -8,7 +8,8 @@
 //! asks [`Answers`]); it repeats no call.
 //!
 //! Invariants:
-//! - Nothing of a peer is believed before TLS has proved its key and the hello its mesh and secret.
+//! - Nothing of a peer is believed before TLS has proved its key and the hello its mesh and secret,
+//!   and nothing of one whose disk is older than one that was met.
 //! - Calls of one lane to one node go over the same link, and are handed over there in the order in
 //!   which they were made.
 //! - A peer bounds what it is sent: by window in bytes, by calls in number. A peer that does not
@@ -113,6 +114,7 @@ impl Bulk {
             secret: config.secret,
             window: limits.window_bytes,
             calls: limits.calls as u32,
+            runs: config.runs,
         };
         let shared = Arc::new(Shared {
             own,

@@ -1,9 +1,9 @@
 //! The address book on disk: by it a node that restarts finds its mesh without `--join`.
 //!
 //! ```json
-//! {"version":1,"crc32c":"1c291ca3","members":[{"node":"12D3…","control":"10.0.0.7:7401","bulk":"10.0.0.7:7402"}]}
+//! {"version":1,"crc32c":"1c291ca3","rows":[{"node":"12D3…","control":"10.0.0.7:7401","bulk":"10.0.0.7:7402"}]}
 //! ```
-//! The checksum is over the text of `members` as it stands.
+//! The form is that of all small files: [`crate::checked`].
 //!
 //! What it is not: it touches no disk. Its owner keeps the bytes, durably and as a whole.
 //!
@@ -15,16 +15,14 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::addresses::{Addresses, Known};
+use crate::checked;
 
 /// The most members in a book.
 pub const BOOK_MEMBERS_MAX: usize = 64;
 /// The most bytes of a book.
 pub const BOOK_BYTES_MAX: usize = 64 << 10;
-
-const VERSION: u32 = 1;
 
 /// Who keeps the bytes of a book.
 pub trait Keeps: Send + Sync + 'static {
@@ -53,14 +51,6 @@ pub enum BookError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct File<'a> {
-    version: u32,
-    crc32c: String,
-    #[serde(borrow)]
-    members: &'a RawValue,
-}
-
-#[derive(Serialize, Deserialize)]
 struct Row {
     node: String,
     control: SocketAddr,
@@ -77,36 +67,19 @@ impl Book {
     /// Its bytes: the first [`BOOK_MEMBERS_MAX`] members.
     pub fn encode(&self) -> Vec<u8> {
         let rows: Vec<Row> = self.members.iter().take(BOOK_MEMBERS_MAX).map(Row::from).collect();
-        // Text, addresses and numbers: there is nothing in them that JSON refuses.
-        let members = serde_json::value::to_raw_value(&rows).expect("rows are JSON");
-        let file = File { version: VERSION, crc32c: crc_of(&members), members: &members };
-        serde_json::to_vec(&file).expect("a book is JSON")
+        checked::encode(&rows)
     }
 
     /// The book in `bytes`.
     pub fn decode(bytes: &[u8]) -> Result<Book, BookError> {
         let damaged = |what: String| BookError::Damaged(what);
-        if bytes.len() > BOOK_BYTES_MAX {
-            return Err(damaged(format!("{} bytes, the most is {BOOK_BYTES_MAX}", bytes.len())));
-        }
-        let file: File<'_> = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-        if file.version != VERSION {
-            return Err(damaged(format!("version {}, this node writes {VERSION}", file.version)));
-        }
-        if file.crc32c != crc_of(file.members) {
-            return Err(damaged("its checksum differs".to_owned()));
-        }
-        let rows: Vec<Row> = serde_json::from_str(file.members.get()).map_err(|error| damaged(error.to_string()))?;
+        let rows: Vec<Row> = checked::decode(bytes, BOOK_BYTES_MAX).map_err(damaged)?;
         if rows.len() > BOOK_MEMBERS_MAX {
             return Err(damaged(format!("{} members, the most is {BOOK_MEMBERS_MAX}", rows.len())));
         }
         let members = rows.into_iter().map(Known::try_from).collect::<Result<_, _>>().map_err(damaged)?;
         Ok(Book { members })
     }
-}
-
-fn crc_of(members: &RawValue) -> String {
-    format!("{:08x}", crc32c::crc32c(members.get().as_bytes()))
 }
 
 impl From<&Known> for Row {

@@ -12,6 +12,7 @@ use super::handshake::Hello;
 use super::joined::Hosts;
 use super::outbox::Outboxes;
 use super::secret::Secret;
+use crate::runs::RunBook;
 use crate::seams::Hears;
 
 /// The stream protocol of control messages.
@@ -24,6 +25,7 @@ pub(super) struct Context {
     pub(super) secret: Secret,
     pub(super) random: Arc<dyn Random>,
     pub(super) addresses: Arc<Addresses>,
+    pub(super) runs: Arc<RunBook>,
     pub(super) hears: Arc<dyn Hears>,
     pub(super) hosts: Arc<dyn Hosts>,
     pub(super) outboxes: Outboxes,

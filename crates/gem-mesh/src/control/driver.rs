@@ -25,6 +25,7 @@ use super::hello::Refusal;
 use super::identity::{multiaddr, node_at, peer_of, socket_address};
 use super::joined::{self, JOIN};
 use super::link::{self, SendEnd};
+use super::meeting;
 use super::peers::{Action, Ending, Peers};
 use super::streams::{self, OpenError, What};
 use super::swarm::{Behaviour, BehaviourEvent, dial_reason};
@@ -217,8 +218,11 @@ impl Driver {
         let node = state.node;
         match what {
             What::Opened(mut stream) => self.run_task(node, connection, move |context| async move {
-                let asked = context.hello(CONTROL, node).ask(&mut stream).await;
-                Ended::Asked(asked.map(|()| stream))
+                let asked = async {
+                    context.hello(CONTROL, node).ask(&mut stream).await?;
+                    meeting::ask(&mut stream, node, &context.runs).await
+                };
+                Ended::Asked(asked.await.map(|()| stream))
             }),
             What::Failed(error) => {
                 let ending = match error {
@@ -241,8 +245,11 @@ impl Driver {
                     });
                 } else if is_control {
                     self.run_task(node, connection, move |context| async move {
-                        let answered = context.hello(CONTROL, node).answer(&mut stream, Ok(())).await;
-                        Ended::Answered(answered.map(|()| stream))
+                        let answered = async {
+                            context.hello(CONTROL, node).answer(&mut stream, Ok(())).await?;
+                            meeting::answer(&mut stream, node, &context.runs).await
+                        };
+                        Ended::Answered(answered.await.map(|()| stream))
                     });
                 } else {
                     self.run_task(node, connection, move |context| async move {
@@ -332,7 +339,8 @@ impl Driver {
     /// will fail again.
     fn note_failure(&mut self, node: NodeId, connection: ConnectionId, error: &HelloError) -> bool {
         let address = self.connections.get(&connection).and_then(|state| state.remote);
-        let is_lasting = matches!(error.refusal(), Some(Refusal::Version(_) | Refusal::Mesh(_) | Refusal::Secret));
+        let is_lasting =
+            matches!(error.refusal(), Some(Refusal::Version(_) | Refusal::Mesh(_) | Refusal::Secret | Refusal::Older));
         if is_lasting && self.peers.refuse(node, Instant::now()) {
             warn!(%node, ?address, "no control link: {error}");
         } else {

@@ -51,6 +51,8 @@ pub enum Refusal {
     Joining,
     /// It has no room for another connection just now.
     Busy,
+    /// Its data directory is older than one that it ran on before: see [`crate::runs`].
+    Older,
 }
 
 impl fmt::Display for Refusal {
@@ -62,6 +64,7 @@ impl fmt::Display for Refusal {
             Refusal::Secret => f.write_str("the join secret is not the same"),
             Refusal::Joining => f.write_str("it belongs to no mesh yet and is itself waiting to join one"),
             Refusal::Busy => f.write_str("it has no room for another connection just now"),
+            Refusal::Older => f.write_str("the data directory is older than one that the node ran on before"),
         }
     }
 }
@@ -96,6 +99,7 @@ impl Message {
                     Refusal::Secret => (3, 0, MeshId::default()),
                     Refusal::Joining => (4, 0, MeshId::default()),
                     Refusal::Busy => (5, 0, MeshId::default()),
+                    Refusal::Older => (6, 0, MeshId::default()),
                 };
                 out.put_u8(REFUSED);
                 out.put_u8(why);
@@ -130,6 +134,7 @@ impl Message {
                     3 => Refusal::Secret,
                     4 => Refusal::Joining,
                     5 => Refusal::Busy,
+                    6 => Refusal::Older,
                     _ => return None,
                 };
                 Some(Message::Refused(refusal))
@@ -215,6 +220,7 @@ mod tests {
             Just(Refusal::Secret),
             Just(Refusal::Joining),
             Just(Refusal::Busy),
+            Just(Refusal::Older),
         ]
     }
 

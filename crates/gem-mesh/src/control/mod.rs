@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! - nobody is heard that has not proved its key (TLS), its mesh and the join secret
-//!   (`hello.rs`, `handshake.rs`);
+//!   (`hello.rs`, `handshake.rs`), or whose disk is older than one that was met (`meeting.rs`);
 //! - sending never waits: queues are bounded, what doesn't fit is dropped and counted
 //!   (`outbox.rs`);
 //! - when to dial whom is decided in plain code (`peers.rs`); `driver.rs` carries it out.
@@ -19,6 +19,7 @@ mod frame;
 mod secret;
 mod hello;
 mod handshake;
+mod meeting;
 mod joined;
 mod addresses;
 mod book;

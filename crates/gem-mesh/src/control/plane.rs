@@ -24,6 +24,7 @@ use super::joined::{Hosts, JOIN};
 use super::outbox::Outboxes;
 use super::secret::Secret;
 use super::swarm::{self, StartError};
+use crate::runs::RunBook;
 use crate::seams::{Control, Hears};
 
 /// What a control plane is started with.
@@ -38,6 +39,8 @@ pub struct Config {
     pub secret: Secret,
     /// Where to dial the others; proved nodes of which it knows nothing are added.
     pub addresses: Arc<Addresses>,
+    /// This node's runs, and those of the nodes it met.
+    pub runs: Arc<RunBook>,
     /// For nonces and for the chance in pauses.
     pub random: Arc<dyn Random>,
 }
@@ -70,6 +73,7 @@ impl ControlPlane {
             secret: config.secret,
             random: config.random,
             addresses: config.addresses,
+            runs: config.runs,
             hears,
             hosts,
             outboxes: Outboxes::default(),

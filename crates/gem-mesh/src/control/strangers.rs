@@ -53,6 +53,7 @@ async fn plane() -> (ControlPlane, Arc<Counts>) {
         mesh: MeshId([1; 16]),
         secret: Secret::new("s"),
         addresses: Arc::new(Addresses::default()),
+        runs: Arc::new(crate::runs::tests::one_run()),
         random: Arc::new(OsRandom),
     };
     (ControlPlane::start(config, heard.clone(), Arc::new(TellsNobody)).await.unwrap(), heard)

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use gem_mesh::control::{BookError, JoinConfig, JoinError, Joined, Keeps, Secret, StartError, join};
+use gem_mesh::runs::{FileError, RunBook};
 use gem_store::disk::{Disk, read_whole, write_atomically};
 use gem_types::seams::Random;
 
@@ -33,6 +34,9 @@ pub enum MeshError {
     /// The addresses of the others are lost.
     #[error("{0}")]
     Book(#[from] BookError),
+    /// Its runs, or those that it noted.
+    #[error("{0}")]
+    Runs(#[from] FileError),
     /// What it says of itself can't be said.
     #[error("{0}")]
     Member(#[from] gem_types::Error),
@@ -97,15 +101,15 @@ pub async fn first(
     Ok(join(config).await?)
 }
 
-/// The address book on the node's disk.
-pub struct BookFile {
+/// A small file of the node's that is replaced as a whole: its address book, its runs, its notes.
+pub struct KeptFile {
     /// The disk.
     pub disk: Arc<dyn Disk>,
     /// The file.
     pub path: PathBuf,
 }
 
-impl Keeps for BookFile {
+impl Keeps for KeptFile {
     fn load(&self) -> std::io::Result<Option<Vec<u8>>> {
         if self.disk.exists(&self.path) { read_whole(&*self.disk, &self.path).map(Some) } else { Ok(None) }
     }
@@ -113,4 +117,17 @@ impl Keeps for BookFile {
     fn save(&self, book: &[u8]) -> std::io::Result<()> {
         write_atomically(&*self.disk, &self.path, book)
     }
+}
+
+/// Begins a run of the node in `dir`, durably: its peers will know whether the directory is the one
+/// of its last run. The list lies in the journal's directory, so that it goes where that goes.
+///
+/// # Errors
+/// The list of runs or the notes can't be read or written.
+pub fn begin_run(disk: &Arc<dyn Disk>, dir: &Path, random: &dyn Random) -> Result<Arc<RunBook>, MeshError> {
+    let journal = dir.join("journal");
+    disk.create_dir_all(&journal).map_err(FileError::from)?;
+    let own = KeptFile { disk: disk.clone(), path: journal.join("runs.json") };
+    let notes = KeptFile { disk: disk.clone(), path: dir.join("mesh-notes.json") };
+    Ok(Arc::new(RunBook::begin(&own, Box::new(notes), random)?))
 }

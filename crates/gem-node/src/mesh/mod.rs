@@ -2,10 +2,10 @@
 //!
 //! What it is: [`Mesh::start`] brings up both planes; [`agent`] keeps what is known of the others;
 //! [`routes`] finds who leads a ring position, and [`raft`] carries consensus between replicas;
-//! [`answers`] hands what comes in to whom it concerns; [`place`] makes and moves replicas;
-//! [`status`] shows all of it to people.
+//! [`assemble`] joins them over planes that it is given; [`answers`] hands what comes in to whom it
+//! concerns; [`place`] makes and moves replicas; [`status`] shows all of it to people.
 //!
-//! What it is not: it holds nothing that must survive but the address book; and nothing here is
+//! What it is not: it holds nothing that must survive but the address book and the runs; and nothing here is
 //! believed: consensus stays inside a shard.
 //!
 //! Invariants:
@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod answers;
+pub mod assemble;
 pub mod join;
 pub mod kinds;
 pub mod load;
@@ -30,8 +31,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use gem_mesh::bulk::{Bulk, BulkConfig, BulkLimits};
 use gem_mesh::control::{Addresses, Config as ControlConfig, ControlPlane, Hosts, Joined, Keeper, Secret};
-use gem_mesh::directory::{Contact, Descriptor, Seat};
-use gem_mesh::membership::{Member, Settings};
+use gem_mesh::directory::{Descriptor, Seat};
+use gem_mesh::membership::Member;
+use gem_mesh::runs::RunBook;
 use gem_mesh::{Answers, CallError, Calls, Control, Hears, Parcel};
 use gem_shard::{Shard, Status};
 use gem_store::Identity;
@@ -40,8 +42,9 @@ use gem_types::seams::{Clock, Random};
 use tokio::task::JoinSet;
 
 use crate::shards::Shards;
-use agent::{Agent, Watches};
+use agent::Agent;
 use answers::Inbound;
+use assemble::{Links, Parts};
 use place::{PlaceSettings, Placer};
 use routes::MeshRouter;
 
@@ -80,6 +83,8 @@ pub struct MeshConfig {
     pub zone: String,
     /// What people call it; may be empty.
     pub name: String,
+    /// Its runs, and those of the nodes that it met.
+    pub runs: Arc<RunBook>,
     /// How replicas are placed.
     pub place: PlaceSettings,
     /// Members that are known from joining.
@@ -100,6 +105,7 @@ pub struct Mesh {
     control: Arc<ControlPlane>,
     keeper: Arc<Keeper>,
     addresses: Arc<Addresses>,
+    runs: Arc<RunBook>,
     tasks: JoinSet<()>,
 }
 
@@ -110,9 +116,7 @@ struct Late {
     inbound: OnceLock<Inbound>,
     control: OnceLock<Arc<ControlPlane>>,
     bulk: OnceLock<Bulk>,
-    placer: OnceLock<Arc<Placer>>,
     hosts: OnceLock<(gem_types::MeshId, u8)>,
-    addresses: Arc<Addresses>,
 }
 
 impl Hears for Late {
@@ -166,28 +170,6 @@ impl Hosts for Late {
     }
 }
 
-impl Watches for Late {
-    fn met(&self, member: &Member) {
-        self.addresses.learn_member(member);
-        // Replicas there are reached again without waiting out a pause.
-        if let Some(placer) = self.placer.get() {
-            placer.met(member.node);
-        }
-    }
-
-    fn contact(&self, contact: Contact) {
-        if self.addresses.control_address(contact.node).is_none() {
-            self.addresses.learn(contact.node, contact.control);
-        }
-    }
-
-    fn lost(&self, member: &Member, _: bool) {
-        if let Some(placer) = self.placer.get() {
-            placer.lost(member.node);
-        }
-    }
-}
-
 impl Mesh {
     /// Brings up both planes, and begins to find the others. Answers come once
     /// [`place::Placer::begin`] was called and shards are there.
@@ -201,10 +183,10 @@ impl Mesh {
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
     ) -> Result<Mesh, join::MeshError> {
-        let MeshConfig { identity, control, bulk, is_flexible, http, zone, name, place, members } = config;
+        let MeshConfig { identity, control, bulk, is_flexible, http, zone, name, runs, place, members } = config;
         let addresses = Arc::new(Addresses::default());
         let known = keeper.load(&addresses)?;
-        let late = Arc::new(Late { addresses: addresses.clone(), ..Late::default() });
+        let late = Arc::new(Late::default());
         let _ = late.hosts.set((identity.mesh, identity.k));
         let secret = Secret::new(&identity.secret);
         let (listening, control_address) = join::bind(control, is_flexible, |listen| {
@@ -214,6 +196,7 @@ impl Mesh {
                 mesh: identity.mesh,
                 secret: secret.clone(),
                 addresses: addresses.clone(),
+                runs: runs.clone(),
                 random: random.clone(),
             };
             let late = late.clone();
@@ -231,6 +214,7 @@ impl Mesh {
                 mesh: identity.mesh,
                 secret: identity.secret.clone().into_bytes(),
                 listen,
+                runs: runs.clone(),
                 limits: BulkLimits::default(),
             };
             let (late, book, random) = (late.clone(), addresses.clone(), random.clone());
@@ -248,14 +232,18 @@ impl Mesh {
             name,
             is_draining: false,
         };
-        let agent =
-            Agent::new(me, identity.mesh, Settings::default(), clock.clone(), &*random, late.clone(), late.clone())?;
-        let calls: Arc<dyn Calls> = late.clone();
-        let placer = Placer::new(place, shards.clone(), agent.clone(), calls.clone(), clock, random);
+        let parts = Parts::assemble(
+            me,
+            identity.mesh,
+            place,
+            shards.clone(),
+            Links { control: late.clone(), calls: late.clone(), addresses: addresses.clone() },
+            clock,
+            random,
+        )?;
+        let Parts { agent, placer, router, calls, inbound } = parts;
         let _ = late.bulk.set(links.clone());
         let _ = late.control.set(listening.clone());
-        let _ = late.placer.set(placer.clone());
-        let inbound = Inbound { shards: shards.clone(), agent: agent.clone(), placer: placer.clone() };
         let _ = late.inbound.set(inbound);
         let _ = late.agent.set(agent.clone());
         let seeds: Vec<(NodeId, SocketAddr)> = members
@@ -266,7 +254,6 @@ impl Mesh {
             .collect();
         listening.connect_known(&seeds);
         agent.join(seeds.iter().map(|(node, _)| *node));
-        let router = Arc::new(MeshRouter { shards: shards.clone(), agent: agent.clone(), calls: calls.clone() });
         let keeper = Arc::new(keeper);
         let mut tasks = JoinSet::new();
         tasks.spawn(agent.clone().run());
@@ -280,12 +267,17 @@ impl Mesh {
                 }
             }
         });
-        Ok(Mesh { agent, placer, router, calls, bulk: links, control: listening, keeper, addresses, tasks })
+        Ok(Mesh { agent, placer, router, calls, bulk: links, control: listening, keeper, addresses, runs, tasks })
     }
 
     /// Where the control swarm listens.
     pub fn address(&self) -> SocketAddr {
         self.control.address()
+    }
+
+    /// Waits until another node says that this one's data directory was set back: which.
+    pub async fn outdated(&self) -> NodeId {
+        self.runs.outdated().await
     }
 
     /// Runs `task` for as long as the node takes part in the mesh.

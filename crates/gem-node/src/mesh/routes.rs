@@ -204,6 +204,7 @@ impl Routed {
             let news = async {
                 let local = router.shards.holding(self.position);
                 tokio::select! {
+                    biased;
                     _ = learned.changed() => {}
                     () = async { match local { Some(shard) => shard.changed().await, None => std::future::pending().await } } => {}
                 }

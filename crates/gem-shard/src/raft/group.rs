@@ -29,6 +29,7 @@ use super::types::{
     Answer, Ended, Membership, Proposal, SnapshotMeta, TypeConfig, Vote, encode_membership, encode_vote,
 };
 use crate::machine::Machine;
+use crate::planted;
 use crate::shard::tails::Tails;
 use crate::snapshot::receive::Staging;
 use crate::snapshot::{DurablePoint, Image};
@@ -264,7 +265,9 @@ impl Group {
         term: u64,
         to: &mpsc::UnboundedSender<Ended>,
     ) -> Result<(), Fatal<TypeConfig>> {
-        self.raft.write(proposal).responder(Answer::new(number, to.clone())).with_leader(term).await
+        planted::wait().await;
+        let write = self.raft.write(proposal).responder(Answer::new(number, to.clone()));
+        if planted::is_any_term() { write.await } else { write.with_leader(term).await }
     }
 
     /// Whether this replica leads, as far as it knows.

@@ -14,11 +14,12 @@ use gem_store::journal::{Journal, JournalOp, LogPos};
 use gem_types::{GroupId, ReplicaId};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use tokio::sync::watch;
 
 use super::cache::EntryCache;
 use super::sizes::Sizes;
 use super::types::{self, LogId, RaftEntry, TypeConfig, Vote, log_id};
+
+use crate::watch;
 
 /// The log of one group. A clone is another handle to the same log.
 #[derive(Clone)]

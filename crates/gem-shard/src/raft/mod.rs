@@ -3,6 +3,7 @@ pub mod cache;
 pub mod group;
 pub mod log_store;
 pub mod mark;
+pub mod runtime;
 mod sizes;
 pub mod state_machine;
 pub mod transport;

@@ -198,6 +198,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         // The virtual snapshot holds no state: the other side is asked to fetch what it lacks.
         let offer = self.transport.offer(self.group, self.target, self.me, vote, OFFER_WAIT);
         tokio::select! {
+            biased;
             closed = cancel => Err(closed.into()),
             answer = offer => match answer {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),

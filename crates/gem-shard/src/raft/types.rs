@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use gem_types::{GroupId, Incarnation, NodeId, ReplicaId};
-use openraft::impls::{InlineBatch, TokioRuntime};
+use openraft::impls::InlineBatch;
 use openraft::raft::ClientWriteResult;
 use openraft::raft::responder::Responder;
 use openraft::vote::leader_id_std;
@@ -36,7 +36,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Vote = openraft::Vote<Self::LeaderId>;
     type Payload = EntryPayload<Proposal, ReplicaId, EmptyNode>;
     type Entry = openraft::Entry<leader_id_std::CommittedLeaderId<u64>, Self::Payload>;
-    type AsyncRuntime = TokioRuntime;
+    type AsyncRuntime = super::runtime::Runtime;
     type Responder<T>
         = Answer<T>
     where

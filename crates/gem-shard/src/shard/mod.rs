@@ -37,7 +37,7 @@ use gem_store::objects::Objects;
 use gem_store::read::{Reader, Reads};
 use gem_types::seams::Clock;
 use gem_types::{GroupId, Incarnation, Prefix, ReplicaId};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 pub use gathering::GatheredShards;
@@ -52,6 +52,7 @@ use crate::raft::mark::Mark;
 use crate::raft::transport::Transport;
 use crate::snapshot::receive::Staging;
 use crate::snapshot::send::Outgoing;
+use crate::watch;
 use delivery::Delivery;
 use leader_loop::{IdsCharge, LeaderLoop, LoopTasks};
 use requests::Asks;
@@ -286,6 +287,13 @@ impl Shard {
     /// A digest of the replicated state as of what is applied: reads all of it.
     pub fn digest(&self) -> gem_types::Result<[u8; 32]> {
         self.shared.machine()?.digest().map_err(|e| self.shared.internal(e))
+    }
+
+    /// How many batches were applied here, since the start, that did not continue their partition and so
+    /// were refused: any at all is a fault of GEM's, for an entry is appended in the term in which it
+    /// was judged.
+    pub fn mismatches(&self) -> u64 {
+        self.shared.machine().map_or(0, |machine| machine.mismatches())
     }
 
     /// Flushes the index and then lets go of the log behind it.

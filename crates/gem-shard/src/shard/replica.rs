@@ -14,7 +14,6 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
     VoteResponse,
 };
-use tokio::sync::watch;
 
 use super::Shard;
 use super::shared::Status;
@@ -26,6 +25,7 @@ use crate::raft::transport::Transport;
 use crate::raft::types::{SnapshotMeta, TypeConfig, Vote};
 use crate::snapshot::receive::Source;
 use crate::snapshot::{Fetch, Fetched, Image};
+use crate::watch;
 
 /// The way to the replica that offers a snapshot.
 struct Offerer {
@@ -177,6 +177,9 @@ impl Shard {
     /// A boxed wait for the next change of status, for selections.
     pub fn changed(&self) -> BoxFuture<'static, ()> {
         let mut status = self.watch();
-        async move { drop(status.changed().await) }.boxed()
+        async move {
+            let _ = status.changed().await;
+        }
+        .boxed()
     }
 }

@@ -11,7 +11,6 @@ use gem_store::objects::Objects;
 use gem_store::read::{Reader, Reads};
 use gem_types::seams::Clock;
 use gem_types::{Error, GroupId, Prefix, ReplicaId, Result};
-use tokio::sync::watch;
 
 use super::flush::Flushing;
 use super::tails::Tails;
@@ -19,6 +18,7 @@ use crate::machine::Machine;
 use crate::raft::mark::Mark;
 use crate::snapshot::receive::Staging;
 use crate::snapshot::send::Outgoing;
+use crate::watch;
 
 /// Whether a shard serves.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gem_types::{Offset, PartitionId};
-use tokio::sync::watch;
+
+use crate::watch;
 
 /// The ends of the partitions that somebody waits for.
 #[derive(Debug, Default)]

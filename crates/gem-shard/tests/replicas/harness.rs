@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use gem_shard::log::{Append, DeadLetter, DeadLetters, Read, ShardLog, TopicConfig};
 use gem_shard::raft::transport::{Rpc, Transport, unreachable};
-use gem_shard::raft::types::{TypeConfig, Vote};
+use gem_shard::raft::types::{LogId, TypeConfig, Vote};
 use gem_shard::snapshot::{Fetch, Fetched};
 use gem_shard::{Shard, ShardConfig, ShardDeps, Status};
 use gem_store::budget::Budget;
@@ -58,6 +58,24 @@ impl DeadLetters for NoLetters {
 struct Network {
     shards: BTreeMap<NodeId, Arc<Shard>>,
     cut: BTreeSet<NodeId>,
+    /// Single links that are cut, both ways.
+    links: BTreeSet<BTreeSet<NodeId>>,
+    planted: Option<Bug>,
+    /// Requests for payloads of snapshots.
+    fetched: u64,
+    /// What learners have confirmed, for the bug of that name.
+    learned: Option<LogId>,
+}
+
+/// Bugs that tests plant in the way between replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// What a learner confirms is taken for a voter's.
+    LearnerCounts,
+    /// A vote is asked of whatever replica a node has, and counted for the one that is meant.
+    LateVote,
+    /// A snapshot is told to have no payloads to fetch.
+    EmptySnapshot,
 }
 
 /// One node's way to the others.
@@ -70,16 +88,31 @@ struct Wire {
 impl Wire {
     fn to(&self, to: ReplicaId) -> Option<Arc<Shard>> {
         let network = self.network.lock().unwrap();
-        let is_cut = network.cut.contains(&self.me) || network.cut.contains(&to.node);
+        let link = BTreeSet::from([self.me, to.node]);
+        let is_cut = network.cut.iter().any(|node| link.contains(node)) || network.links.contains(&link);
         network.shards.get(&to.node).filter(|_| !is_cut).cloned()
+    }
+
+    /// The replica that is meant, as a node hands calls to it.
+    fn meant(&self, to: ReplicaId) -> Option<Arc<Shard>> {
+        self.to(to).filter(|shard| shard.replica() == to)
+    }
+
+    fn has(&self, bug: Bug) -> bool {
+        self.network.lock().unwrap().planted == Some(bug)
+    }
+
+    /// Whether `to` has no vote, as this node's replica sees it.
+    fn is_learner(&self, to: ReplicaId) -> bool {
+        let own = self.network.lock().unwrap().shards.get(&self.me).cloned();
+        own.is_some_and(|shard| shard.view().seats.get(&to) == Some(&false))
     }
 
     fn call<T: Send + 'static, E: std::fmt::Display>(
         &self,
-        to: ReplicaId,
+        shard: Option<Arc<Shard>>,
         call: impl FnOnce(Arc<Shard>) -> BoxFuture<'static, std::result::Result<T, E>> + Send + 'static,
     ) -> Rpc<T> {
-        let shard = self.to(to);
         async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let shard = shard.ok_or_else(|| unreachable("cut off".into()))?;
@@ -97,7 +130,31 @@ impl Transport for Wire {
         request: AppendEntriesRequest<TypeConfig>,
         _: Duration,
     ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
-        self.call(to, |shard| async move { shard.on_append(request).await }.boxed())
+        let last = request.entries.last().map(|entry| entry.log_id);
+        let call = self.call(self.meant(to), |shard| async move { shard.on_append(request).await }.boxed());
+        if !self.has(Bug::LearnerCounts) {
+            return call;
+        }
+        let (network, is_learner) = (self.network.clone(), self.is_learner(to));
+        async move {
+            let answer = call.await;
+            if is_learner && matches!(answer, Ok(AppendEntriesResponse::Success)) {
+                let mut network = network.lock().unwrap();
+                network.learned = network.learned.max(last);
+            }
+            if is_learner || answer.is_ok() {
+                return answer;
+            }
+            // The voter can't be reached; the learner may have it yet.
+            for _ in 0..100 {
+                if network.lock().unwrap().learned >= last {
+                    return Ok(AppendEntriesResponse::Success);
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            answer
+        }
+        .boxed()
     }
 
     fn vote(
@@ -108,7 +165,8 @@ impl Transport for Wire {
         pre: bool,
         _: Duration,
     ) -> Rpc<VoteResponse<TypeConfig>> {
-        self.call(to, move |shard| async move { shard.on_vote(request, pre).await }.boxed())
+        let shard = if self.has(Bug::LateVote) { self.to(to) } else { self.meant(to) };
+        self.call(shard, move |shard| async move { shard.on_vote(request, pre).await }.boxed())
     }
 
     fn transfer(
@@ -118,15 +176,21 @@ impl Transport for Wire {
         request: TransferLeaderRequest<TypeConfig>,
         _: Duration,
     ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
-        self.call(to, |shard| async move { shard.on_transfer(request).await }.boxed())
+        self.call(self.meant(to), |shard| async move { shard.on_transfer(request).await }.boxed())
     }
 
     fn offer(&self, _: GroupId, to: ReplicaId, from: ReplicaId, vote: Vote, _: Duration) -> Rpc<Vote> {
-        self.call(to, move |shard| async move { shard.on_offer(from, vote).await }.boxed())
+        self.call(self.meant(to), move |shard| async move { shard.on_offer(from, vote).await }.boxed())
     }
 
     fn fetch(&self, _: GroupId, from: ReplicaId, request: Fetch) -> BoxFuture<'static, Result<Fetched>> {
-        let shard = self.to(from);
+        if matches!(request, Fetch::Batches { .. }) {
+            self.network.lock().unwrap().fetched += 1;
+        }
+        let shard = self.meant(from);
+        if self.has(Bug::EmptySnapshot) && matches!(request, Fetch::Batches { .. }) {
+            return async { Ok(Fetched::Batches { batches: Vec::new() }) }.boxed();
+        }
         async move {
             let shard = shard.ok_or_else(|| Error::unavailable("cut off", 100))?;
             shard.on_fetch(request).await
@@ -231,10 +295,37 @@ impl Mesh {
         self.partition = Some(info.partitions[0].id);
     }
 
-    pub async fn join(&mut self, node: usize) {
+    /// A second founding under the group's own id, by a node that ought to have another's.
+    pub async fn found_again(&mut self, node: usize) {
         let (deps, tasks) = self.open(node);
-        Shard::make_empty(&deps, GROUP, Prefix::ROOT, Incarnation(1)).await.unwrap();
+        Shard::found(&deps, GROUP, Prefix::ROOT).await.unwrap();
         self.run(node, deps, tasks).await;
+        self.shard(node).serving(WAIT).await.unwrap();
+        let name = TopicName::new("others").unwrap();
+        self.shard(node).create_topic(name, TopicConfig::default()).await.unwrap();
+    }
+
+    pub async fn join(&mut self, node: usize) {
+        self.join_as(node, Incarnation(1)).await;
+    }
+
+    async fn join_as(&mut self, node: usize, incarnation: Incarnation) {
+        let (deps, tasks) = self.open(node);
+        Shard::make_empty(&deps, GROUP, Prefix::ROOT, incarnation).await.unwrap();
+        self.run(node, deps, tasks).await;
+    }
+
+    /// The replica of a node is given up, and made again, empty, as another.
+    pub async fn make_again(&mut self, node: usize) {
+        let id = self.replica(node).node;
+        self.network.lock().unwrap().shards.remove(&id);
+        let (shard, journal, mut tasks) = self.nodes[node].running.take().unwrap();
+        shard.close().await.unwrap();
+        shard.give_up().await.unwrap();
+        drop(shard);
+        journal.close();
+        while tasks.join_next().await.is_some() {}
+        self.join_as(node, Incarnation(2)).await;
     }
 
     pub async fn start(&mut self, node: usize) {
@@ -276,6 +367,29 @@ impl Mesh {
         }
     }
 
+    pub fn cut_link(&self, one: usize, other: usize) {
+        let link = BTreeSet::from([self.replica(one).node, self.replica(other).node]);
+        self.network.lock().unwrap().links.insert(link);
+    }
+
+    /// How often payloads of a snapshot were asked for.
+    pub fn fetched(&self) -> u64 {
+        self.network.lock().unwrap().fetched
+    }
+
+    /// What was flushed is let go of, in the log of every replica that runs.
+    pub async fn purge(&self) {
+        for node in self.running() {
+            self.shard(node).flush_index().await.unwrap();
+        }
+        // The log is let go of behind that, by the replicas themselves.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    pub fn plant(&self, bug: Option<Bug>) {
+        self.network.lock().unwrap().planted = bug;
+    }
+
     pub fn shard(&self, node: usize) -> Arc<Shard> {
         self.nodes[node].running.as_ref().unwrap().0.clone()
     }
@@ -303,6 +417,11 @@ impl Mesh {
     }
 
     pub async fn try_publish(&self, node: usize, count: u64, wait: Duration) -> Result<()> {
+        let append = self.append_of(count, wait);
+        self.shard(node).append(append).await.map(drop)
+    }
+
+    fn append_of(&self, count: u64, wait: Duration) -> Append {
         let mut builder = BatchBuilder::new();
         for n in 0..count {
             let payload = format!("message {} {n} {}", self.published, "x".repeat(500));
@@ -310,8 +429,7 @@ impl Mesh {
         }
         let partition = self.partition.unwrap();
         let batch = builder.finish(0);
-        let append = Append { partition, batch, dedup: Vec::new(), producer: None, wait };
-        self.shard(node).append(append).await.map(drop)
+        Append { partition, batch, dedup: Vec::new(), producer: None, wait }
     }
 
     /// Waits until all that run have applied the same.
@@ -330,17 +448,28 @@ impl Mesh {
         self.running().iter().map(|node| self.shard(*node).digest().unwrap()).collect()
     }
 
+    /// Whether one replica reads `count` messages.
+    pub async fn reads_all(&self, node: usize, count: u64) -> bool {
+        self.try_read_all(node).await.is_ok_and(|found| found == count)
+    }
+
     /// The messages that one replica reads, whoever leads; checks that offsets follow one another.
     pub async fn read_all(&self, node: usize) -> u64 {
+        self.try_read_all(node).await.unwrap()
+    }
+
+    async fn try_read_all(&self, node: usize) -> std::result::Result<u64, String> {
         let (mut from, mut found) = (0, 0);
         loop {
             let read = Read { partition: self.partition.unwrap(), from, max_bytes: 10_000, wait: Duration::ZERO };
-            let out = self.shard(node).read_here(read).await.unwrap();
+            let out = self.shard(node).read_here(read).await.map_err(|error| error.to_string())?;
             if out.batches.is_empty() {
-                return found;
+                return Ok(found);
             }
             for batch in &out.batches {
-                assert_eq!(batch.base_offset(), from, "no gap");
+                if batch.base_offset() != from {
+                    return Err(format!("a gap from {from} to {}", batch.base_offset()));
+                }
                 found += u64::from(batch.count());
                 from = batch.next_offset();
             }

@@ -2,6 +2,7 @@
 //! simulated disks, on paused time.
 
 mod harness;
+mod planted;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -54,10 +55,11 @@ async fn a_replica_that_lags_behind_the_log_takes_a_snapshot_of_what_it_lacks() 
     mesh.caught_up().await;
     mesh.kill(2).await;
     mesh.publish(0, 200).await;
-    mesh.shard(0).flush_index().await.unwrap();
-    mesh.shard(1).flush_index().await.unwrap();
+    mesh.purge().await;
+    let fetched = mesh.fetched();
     mesh.start(2).await;
     mesh.caught_up().await;
+    assert!(mesh.fetched() > fetched, "what it lacks is not in the log any more");
     assert_eq!(mesh.digests().len(), 1);
     assert_eq!(mesh.read_all(2).await, 250);
     // And after a restart of what it took in.

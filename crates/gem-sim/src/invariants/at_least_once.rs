@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gem_types::Offset;
+use gem_types::{Offset, PartitionId};
 
 use super::{Invariant, Verdict};
 use crate::event::Event;
@@ -14,6 +14,10 @@ use crate::facts::{Facts, GroupKey, Moment, key};
 pub struct AtLeastOnce {
     delivered: BTreeMap<GroupKey, BTreeSet<Offset>>,
     drained: BTreeSet<GroupKey>,
+    /// In a mesh: what was emptied and never seen, and what lies in dead-letter topics. Answers may
+    /// be lost up to the last delivery.
+    unseen: BTreeSet<(PartitionId, Offset)>,
+    dead: BTreeSet<(PartitionId, Offset)>,
 }
 
 impl Invariant for AtLeastOnce {
@@ -39,7 +43,8 @@ impl Invariant for AtLeastOnce {
                 self.drained.insert(key(group));
                 Ok(1)
             }
-            Event::Audit { partition, stats, .. } => {
+            Event::Audit { partition, stats, records } => {
+                self.dead.extend(records.iter().filter_map(|seen| seen.source));
                 let mut checks = 0;
                 for group in self.drained.iter().filter(|(of, _)| of == partition) {
                     // A seek forward leaves messages out.
@@ -49,12 +54,25 @@ impl Invariant for AtLeastOnce {
                     let delivered = self.delivered.get(group);
                     for offset in stats.earliest..stats.next {
                         if delivered.is_none_or(|delivered| !delivered.contains(&offset)) {
+                            if facts.is_mesh {
+                                self.unseen.insert((*partition, offset));
+                                continue;
+                            }
                             return Err(format!("{group:?} was emptied, but offset {offset} was never delivered"));
                         }
                         checks += 1;
                     }
                 }
                 Ok(checks)
+            }
+            Event::Audited => {
+                let unseen = std::mem::take(&mut self.unseen);
+                match unseen.iter().find(|place| !self.dead.contains(place)) {
+                    Some((partition, offset)) => Err(format!(
+                        "a group of partition {partition} was emptied, but offset {offset} was never delivered, and is no dead letter"
+                    )),
+                    None => Ok(unseen.len() as u64),
+                }
             }
             _ => Ok(0),
         }

@@ -1,6 +1,6 @@
 //! Deliveries of a message are counted from 1, and no count is handed out twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gem_shard::log::Verb;
 use gem_types::Offset;
@@ -13,6 +13,8 @@ use crate::facts::{Facts, GroupKey, Moment, key};
 #[derive(Default)]
 pub struct Attempts {
     last: BTreeMap<(GroupKey, Offset), Last>,
+    /// In a mesh, where answers overtake each other: every count handed out, by seeks begun.
+    handed: BTreeSet<(GroupKey, Offset, u64, u32)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,18 @@ impl Invariant for Attempts {
         match event {
             Event::Pulled { group, messages, .. } => {
                 let seeks = facts.seeks_of(&key(group));
+                if facts.is_mesh {
+                    let Some(seeks) = seeks else { return Ok(0) };
+                    for (seen, delivery) in messages {
+                        if *delivery == 0 || !self.handed.insert((key(group), seen.offset, seeks, *delivery)) {
+                            return Err(format!(
+                                "{group:?}: offset {} was delivered twice as number {delivery}",
+                                seen.offset
+                            ));
+                        }
+                    }
+                    return Ok(messages.len() as u64);
+                }
                 for (seen, delivery) in messages {
                     let last = Last { count: *delivery, seeks, is_acked: false };
                     let before = self.last.insert((key(group), seen.offset), last);

@@ -21,6 +21,8 @@ struct Group {
     /// Delivered and neither acked nor used up, by key.
     open: BTreeMap<String, BTreeSet<Offset>>,
     keys: BTreeMap<Offset, String>,
+    /// In a mesh: the highest delivery seen, and whether an ack was asked for.
+    known: BTreeMap<Offset, (u32, bool)>,
 }
 
 impl Group {
@@ -47,6 +49,7 @@ impl Invariant for KeyTurns {
                 for (offset, _, verb) in verbs {
                     // Acked, perhaps, as soon as that is asked for.
                     if *verb == Verb::Ack {
+                        state.known.entry(*offset).or_default().1 = true;
                         state.close(*offset);
                     }
                 }
@@ -68,8 +71,17 @@ impl Invariant for KeyTurns {
                         continue;
                     }
                     let key = if is_total { String::new() } else { seen.key.clone() };
+                    let known = state.known.entry(seen.offset).or_default();
+                    let is_late = facts.is_mesh && (known.1 || known.0 > *delivery);
+                    known.0 = known.0.max(*delivery);
+                    if is_late {
+                        continue;
+                    }
                     let open = state.open.entry(key.clone()).or_default();
-                    if let Some(earlier) = open.range(..seen.offset).next_back() {
+                    if let Some(earlier) = open.range(..seen.offset).next_back()
+                        // In a mesh some deliveries are never heard of, the last among them.
+                        && (!facts.is_mesh || state.known.get(earlier).is_none_or(|known| known.0 + 1 < fact.config.max_deliveries))
+                    {
                         return Err(format!(
                             "{group:?}: offset {} of key {key:?} was delivered while offset {earlier} is out",
                             seen.offset

@@ -8,7 +8,11 @@ mod dead_letters;
 mod floors;
 mod key_order;
 mod key_turns;
+mod mesh_rests;
 mod nothing_lost;
+mod one_leader;
+mod same_state;
+mod tiles;
 mod one_holder;
 mod places_kept;
 mod refusals;
@@ -61,6 +65,10 @@ impl Invariants {
             Box::new(at_least_once::AtLeastOnce::default()),
             Box::new(dead_letters::DeadLetters::default()),
             Box::new(state_kept::StateKept::default()),
+            Box::new(one_leader::OneLeader::default()),
+            Box::new(same_state::SameState::default()),
+            Box::new(tiles::Tiles),
+            Box::new(mesh_rests::MeshRests),
         ];
         let checks = all.iter().map(|invariant| (invariant.name(), 0)).collect();
         Invariants { all, checks }

@@ -1,6 +1,6 @@
 //! Operators: purges, deletions, seeks, index flushes, and looks at groups' state.
 
-use gem_shard::log::{From, GroupRef, ShardLog};
+use gem_shard::log::{From, GroupRef};
 use gem_shard::machine::Machine;
 
 use super::{Mesh, group, topic};
@@ -19,11 +19,13 @@ pub async fn run(mesh: Mesh, mut chance: Chance) {
             0..4 if setup.churns => delete(&mesh, &setup).await,
             4 => seek(&mesh, &setup, &mut chance).await,
             5 | 6 => {
-                if let Some(shard) = chance.pick(&mesh.shards) {
+                if let Some(shard) = chance.pick(&mesh.door.replicas()) {
                     // Where it fails the disk is gone, and the life with it.
                     let _ = shard.flush_index().await;
                 }
             }
+            // Of several replicas each is at another place.
+            _ if mesh.world.setup.is_mesh => {}
             _ => probe(&mesh),
         }
     }
@@ -76,7 +78,7 @@ pub fn probe(mesh: &Mesh) {
         let known = facts.partitions.iter().filter(|(_, fact)| !fact.is_going);
         known.map(|(id, fact)| (*id, fact.topic.clone())).collect::<Vec<_>>()
     });
-    for shard in mesh.shards.iter() {
+    for shard in mesh.door.replicas() {
         let Ok(store) = shard.store() else { continue };
         let Ok(mut machine) = Machine::open(std::sync::Arc::new(View(store))) else { continue };
         for (partition, name) in partitions.iter().filter(|(_, name)| shard.prefix().contains(name.position())) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gem_shard::log::{Read, ShardLog};
+use gem_shard::log::Read;
 use gem_store::index::ordered::Family;
 use gem_types::{Error, PartitionId, Result, TopicName};
 
@@ -43,7 +43,7 @@ const BEHIND_APPLIED: [u8; 2] = [1, 2];
 
 /// Notes every shard's state, of which nothing is on its way.
 pub fn digests(mesh: &Mesh) -> Result<()> {
-    for shard in mesh.shards.iter() {
+    for shard in mesh.door.replicas() {
         let store = shard.store().map_err(|e| Error::internal(e.to_string()))?;
         let rows = store.scan(Family::State, &BEHIND_APPLIED, &[u8::MAX], usize::MAX);
         let rows = rows.map_err(|e| Error::internal(e.to_string()))?;
@@ -55,7 +55,7 @@ pub fn digests(mesh: &Mesh) -> Result<()> {
 
 async fn partitions(mesh: &Mesh) -> Result<Vec<(TopicName, PartitionId)>> {
     let mut all = Vec::new();
-    for shard in mesh.shards.iter() {
+    for shard in mesh.door.logs() {
         let page = shard.list_topics(String::new(), None, 1_000).await?;
         for info in page.topics {
             for partition in &info.partitions {

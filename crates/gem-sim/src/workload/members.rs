@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gem_shard::log::{Delivered, GroupRef, Pull, ShardLog, Verb};
+use gem_shard::log::{Delivered, GroupRef, Pull, Verb};
 use gem_types::Offset;
 
 use super::{Kept, Mesh, group, seen_in, topic, with};
@@ -144,6 +144,7 @@ fn note(mesh: &Mesh, group: &GroupRef, member: &str, asked_ms: u64, messages: &[
         let Delivered { offset, delivery, token, .. } = message.clone();
         tokens.push(Token { group: group.clone(), token: token.to_string(), offset, delivery });
     }
+    mesh.door.observe();
     mesh.world.emit(Event::Pulled { group: group.clone(), member: member.to_owned(), asked_ms, messages: noted });
     tokens
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use gem_shard::Shard;
 use gem_shard::log::{Append, GroupRef, Placed, ProducerBatch, ShardLog, TopicConfig};
 use gem_types::batch::{BatchBuilder, RecordBatch};
-use gem_types::{Code, GroupName, Message, Offset, PartitionId, Result, TopicName, ring};
+use gem_types::{Code, GroupName, Message, Offset, PartitionId, Position, Result, TopicName, ring};
 use tokio::task::JoinSet;
 
 use crate::chance::Chance;
@@ -22,13 +22,42 @@ use crate::event::{Answer, Event, Kind, MessageId, Seen, Sent};
 use crate::trace;
 use crate::world::World;
 
-/// What clients know of the node of a life.
+/// Where clients come in.
+pub trait Door: Send + Sync {
+    /// The log of the shard that holds `position`; through which node, is drawn anew each time.
+    fn log(&self, position: Position) -> Option<Arc<dyn ShardLog>>;
+    /// The logs of all shards.
+    fn logs(&self) -> Vec<Arc<dyn ShardLog>>;
+    /// The replicas that can be looked into.
+    fn replicas(&self) -> Vec<Arc<Shard>>;
+    /// Notes who leads, before what a leader has handed out is judged.
+    fn observe(&self) {}
+}
+
+/// The shards of one node that holds them all.
+pub struct OneNode(pub Vec<Arc<Shard>>);
+
+impl Door for OneNode {
+    fn log(&self, position: Position) -> Option<Arc<dyn ShardLog>> {
+        self.0.iter().find(|shard| shard.prefix().contains(position)).map(|shard| shard.clone() as Arc<dyn ShardLog>)
+    }
+
+    fn logs(&self) -> Vec<Arc<dyn ShardLog>> {
+        self.0.iter().map(|shard| shard.clone() as Arc<dyn ShardLog>).collect()
+    }
+
+    fn replicas(&self) -> Vec<Arc<Shard>> {
+        self.0.clone()
+    }
+}
+
+/// What clients know of the nodes.
 #[derive(Clone)]
 pub struct Mesh {
     /// The world.
     pub world: Arc<World>,
-    /// The node's shards.
-    pub shards: Arc<Vec<Arc<Shard>>>,
+    /// The way in.
+    pub door: Arc<dyn Door>,
 }
 
 /// A message to be published.
@@ -44,8 +73,8 @@ pub struct Outgoing {
 
 impl Mesh {
     /// The shard that is a topic's home.
-    pub fn home(&self, name: &TopicName) -> Option<&Arc<Shard>> {
-        self.shards.iter().find(|shard| shard.prefix().contains(name.position()))
+    pub fn home(&self, name: &TopicName) -> Option<Arc<dyn ShardLog>> {
+        self.door.log(name.position())
     }
 
     /// The topic's only partition; made where `make` says with which configuration.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gem_shard::log::{Read, ShardLog};
+use gem_shard::log::Read;
 
 use super::{Mesh, seen_in, topic};
 use crate::chance::Chance;
@@ -16,7 +16,7 @@ pub async fn run(mesh: Mesh, name: &'static str, mut chance: Chance) {
     loop {
         mesh.rest(chance.between(1, 200)).await;
         let Some(partition) = mesh.partition(&name, None).await else { continue };
-        let Some(home) = mesh.home(&name) else { return };
+        let Some(home) = mesh.home(&name) else { continue };
         if at.is_none_or(|(of, _)| of != partition) || chance.percent(3) {
             let Ok(stats) = home.stats(partition).await else { continue };
             at = Some((partition, chance.between(0, stats.next + 1)));

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::runs::past_tests::runs;
 
 fn head() -> impl Strategy<Value = Head> {
     (any::<u16>(), vec(0u32..1 << 16, 0..40)).prop_map(|(kind, parts)| Head { kind, parts })
@@ -11,9 +12,9 @@ fn head() -> impl Strategy<Value = Head> {
 
 pub(in crate::bulk) fn frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
-        (any::<u16>(), any::<[u8; 16]>(), any::<u64>(), any::<u32>(), any::<[u8; 32]>()).prop_map(
-            |(version, mesh, window, calls, proof)| {
-                Frame::Hello(Hello { version, mesh: MeshId(mesh), window, calls, proof })
+        (any::<(u16, [u8; 16], u64, u32, [u8; 32], bool)>(), runs()).prop_map(
+            |((version, mesh, window, calls, proof, is_older), runs)| {
+                Frame::Hello(Hello { version, mesh: MeshId(mesh), window, calls, proof, is_older, runs })
             }
         ),
         ".{0,100}".prop_map(Frame::Refused),

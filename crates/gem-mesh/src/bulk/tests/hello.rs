@@ -1,6 +1,7 @@
 //! Who is let in, and who is told why not.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,6 +16,8 @@ use super::world::*;
 use crate::bulk::BulkConfig;
 use crate::bulk::frame::{Frame, HELLO_BYTES_MAX, Hello, VERSION, decode};
 use crate::bulk::tls::Credentials;
+use crate::runs::Runs;
+use crate::runs::tests::{Counting, Disk};
 use crate::seams::{CallError, Calls, Parcel};
 
 /// Why `caller` can't reach a node of the usual configuration.
@@ -91,7 +94,16 @@ async fn answer_to(node: &Node, bytes: &[u8]) -> Option<Frame> {
 
 fn hello(version: u16, proof: [u8; 32]) -> BytesMut {
     let mut bytes = BytesMut::new();
-    Frame::Hello(Hello { version, mesh: config(1).mesh, window: 1 << 20, calls: 16, proof }).encode(&mut bytes);
+    Frame::Hello(Hello {
+        version,
+        mesh: config(1).mesh,
+        window: 1 << 20,
+        calls: 16,
+        proof,
+        is_older: false,
+        runs: Runs::default(),
+    })
+    .encode(&mut bytes);
     bytes
 }
 
@@ -126,6 +138,7 @@ async fn a_proof_is_worth_nothing_on_another_connection() {
         secret: config(3).secret,
         window: 1,
         calls: 1,
+        runs: config(3).runs,
     };
     let recorded = crate::bulk::hello::recorded_proof(&first, &own, a.id);
     second.write_all(&hello(VERSION, recorded)).await.unwrap();
@@ -178,4 +191,28 @@ async fn links_of_one_node_are_bounded() {
     for error in refused {
         assert!(matches!(error, CallError::Unreachable { why, .. } if why.contains("too many links")), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_was_set_back_is_refused_and_told() {
+    let (random, disk, book) = (Counting(AtomicU64::new(1)), Disk::default(), Arc::new(Book::default()));
+    let run = |disk: &Disk| BulkConfig { runs: Arc::new(disk.start(&random)), ..config(1) };
+    let b = node_with(&book, config(2)).await;
+    let a = node_with(&book, run(&disk)).await;
+    a.call(&b, ECHO, b"run 1").await.unwrap();
+    a.bulk.stop(WAIT).await;
+    let older = disk.copied();
+    let a = node_with(&book, run(&disk)).await;
+    a.call(&b, ECHO, b"run 2").await.unwrap();
+    a.bulk.stop(WAIT).await;
+
+    // Neither its calls nor calls to it get through, and it learns why.
+    let back = run(&older);
+    let told = back.runs.clone();
+    let a = node_with(&book, back).await;
+    let Err(CallError::Unreachable { why, .. }) = b.call(&a, ECHO, b"run 2 again").await else { panic!("a link") };
+    assert!(why.contains("older than one that the node ran on before: run 2"), "{why}");
+    let Err(CallError::Unreachable { why, .. }) = a.call(&b, ECHO, b"run 2 again").await else { panic!("a link") };
+    assert!(why.contains("older than one that it ran on before"), "{why}");
+    assert_eq!(tokio::time::timeout(WAIT, told.outdated()).await, Ok(b.id));
 }

@@ -130,6 +130,7 @@ pub(super) fn config(number: u8) -> BulkConfig {
         mesh: MeshId([9; 16]),
         secret: b"the secret of the test".to_vec(),
         listen: ([127, 0, 0, 1], 0).into(),
+        runs: Arc::new(crate::runs::tests::one_run()),
         limits: BulkLimits::default(),
     }
 }

@@ -17,9 +17,10 @@ use bytes::Bytes;
 use gem_mesh::directory::{Contact, Descriptor};
 use gem_mesh::membership::{Load, Member, Settings, State};
 use gem_mesh::{Control, Hears};
+use gem_shard::watch;
 use gem_types::seams::{Clock, Random};
 use gem_types::{GroupId, MeshId, NodeId, Position};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use known::{Known, Out};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use gem_store::StoreError;
 use gem_types::batch::RecordBatch;
 use gem_types::{Offset, Result};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -30,6 +30,7 @@ use crate::log::{DeadLetters, GroupRef};
 use crate::raft::group::{Changes, Group};
 use crate::raft::state_machine::TermBegan;
 use crate::raft::types::Ended;
+use crate::watch;
 
 /// Between rounds of retention and expiry.
 const UPKEEP: Duration = Duration::from_secs(5);
