@@ -52,11 +52,11 @@ pub struct Sight {
 
 impl Sight {
     fn may_take(&self) -> bool {
-        self.may_lead() && !self.is_draining && !self.is_full
+        self.may_lead() && !self.is_draining
     }
 
     fn may_lead(&self) -> bool {
-        self.down_for.is_none() && !self.is_suspect && !self.is_removed
+        self.down_for.is_none() && !self.is_suspect && !self.is_removed && !self.is_full
     }
 
     /// Whether it counts as a member: a node that is being emptied or was removed does not.
@@ -145,6 +145,13 @@ pub fn plan(
         }
         return Step::Rest;
     }
+    if nodes.get(&shard.leader.node).is_some_and(|sight| sight.is_full) {
+        // It refuses what is published; the others may have room.
+        let step = lead_elsewhere(shard, &voters, nodes);
+        if step != Step::Rest {
+            return step;
+        }
+    }
     if may_balance { balance(shard, &voters, nodes) } else { Step::Rest }
 }
 
@@ -182,8 +189,14 @@ fn hand_over_or_set(shard: &Shard, voters: BTreeSet<ReplicaId>, nodes: &BTreeMap
     if voters.contains(&shard.leader) {
         return Step::SetVoters(voters);
     }
+    lead_elsewhere(shard, &voters, nodes)
+}
+
+/// Hands leadership to that one of `voters` whose node leads the least, if another may lead.
+fn lead_elsewhere(shard: &Shard, voters: &BTreeSet<ReplicaId>, nodes: &BTreeMap<NodeId, Sight>) -> Step {
     let may_lead = |one: &&ReplicaId| {
-        shard.seats.get(one).is_some_and(|seat| seat.is_voter && seat.is_caught_up)
+        **one != shard.leader
+            && shard.seats.get(one).is_some_and(|seat| seat.is_voter && seat.is_caught_up)
             && nodes.get(&one.node).is_some_and(Sight::may_lead)
     };
     let least = voters.iter().filter(may_lead).min_by_key(|one| nodes.get(&one.node).map_or(0, |sight| sight.leaders));
@@ -326,5 +339,22 @@ mod tests {
         // The swap: the fullest goes, here the highest of equals.
         set(&mut mesh, 4, 1, 0);
         assert_eq!(step(&shard(&[1, 2, 3], &[4]), &mesh), voters(&[1, 2, 4]));
+    }
+
+    #[test]
+    fn a_full_node_leads_nothing_as_long_as_another_can() {
+        let mut mesh = nodes(3);
+        let set_full =
+            |mesh: &mut BTreeMap<NodeId, Sight>, n: u8| mesh.get_mut(&NodeId([n; 32])).unwrap().is_full = true;
+        set_full(&mut mesh, 1);
+        let full =
+            |mesh: &BTreeMap<NodeId, Sight>| plan(&shard(&[1, 2, 3], &[]), mesh, 3, Duration::from_secs(30), false);
+        assert_eq!(full(&mesh), Step::HandOver(replica(2)));
+        mesh.get_mut(&NodeId([1; 32])).unwrap().leaders = 9;
+        assert_eq!(step(&shard(&[2, 1, 3], &[]), &mesh), Step::Rest, "none is handed to it");
+        set_full(&mut mesh, 2);
+        assert_eq!(full(&mesh), Step::HandOver(replica(3)));
+        set_full(&mut mesh, 3);
+        assert_eq!(full(&mesh), Step::Rest);
     }
 }

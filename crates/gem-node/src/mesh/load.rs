@@ -57,7 +57,7 @@ pub async fn tell(agent: Arc<Agent>, gauges: Gauges) {
             leaders: u32::try_from(leads).unwrap_or(u32::MAX),
             queue_bytes: 0,
             publish_rate: 0,
-            is_disk_full: !room.publish_ok,
+            is_disk_full: !room.publish_ok || gauges.journal.poisoned().is_some(),
         });
         tokio::time::sleep(PAUSE).await;
     }

@@ -64,14 +64,17 @@ impl View {
             .collect();
         let voters = replicas.iter().filter(|one| one.voter).count();
         let alive = replicas.iter().filter(|one| one.voter && one.alive).count();
+        let full = shard.seats.iter().filter(|seat| seat.is_voter && self.is_full(&seat.replica.node)).count();
+        // One that takes no more is there, but holds nothing of what is published now.
+        let storing = if voters > 1 { alive.saturating_sub(full) } else { alive };
         let wanted = (self.placer.settings().replicas as usize).min(living.len()).max(1);
         let health = if alive * 2 <= voters {
             ShardHealth::Unavailable
-        } else if self.placer.settings().replicas > 1 && (alive - 1) * 2 <= voters && voters > 1
+        } else if self.placer.settings().replicas > 1 && storing.saturating_sub(1) * 2 <= voters && voters > 1
             || voters < 2 && wanted > 1
         {
             ShardHealth::AtRisk
-        } else if alive < wanted {
+        } else if storing < wanted {
             ShardHealth::UnderReplicated
         } else {
             ShardHealth::Healthy
@@ -86,6 +89,11 @@ impl View {
             replicas,
             doing: self.placer.doing(shard.group),
         }
+    }
+
+    fn is_full(&self, node: &NodeId) -> bool {
+        let loads = self.agent.loads();
+        loads.iter().any(|(other, load)| other == node && load.is_disk_full)
     }
 
     fn living(&self) -> BTreeMap<NodeId, bool> {

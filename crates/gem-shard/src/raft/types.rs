@@ -109,6 +109,11 @@ impl Proposal {
         &self.0.entry
     }
 
+    /// Whether it holds messages, and not only what the shard notes of itself.
+    pub fn has_batches(&self) -> bool {
+        self.0.batches.iter().any(Option::is_some)
+    }
+
     /// What it is written as, in order.
     pub fn parts(&self) -> &[Bytes] {
         &self.0.parts

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use openraft::EntryPayload;
 use openraft::errors::{Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use tokio::sync::{mpsc, oneshot};
@@ -16,8 +17,20 @@ use super::Shard;
 use crate::raft::group::Group;
 use crate::raft::types::TypeConfig;
 
-type Answer = Result<AppendEntriesResponse<TypeConfig>, RaftError<TypeConfig>>;
+type Answer = Result<AppendEntriesResponse<TypeConfig>, AppendError>;
 type Queued = (AppendEntriesRequest<TypeConfig>, oneshot::Sender<Answer>);
+
+/// Why entries were not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Messages would go to the part of the disk that is kept for all else. The leader tries again, and
+    /// goes on with the other replicas.
+    #[error("the disk of this node is full: it takes no messages until there is room")]
+    NoRoom,
+    /// Raft has ended.
+    #[error("{0}")]
+    Raft(#[from] RaftError<TypeConfig>),
+}
 
 /// The senders' end.
 pub(crate) struct Appends(Mutex<Option<mpsc::UnboundedSender<Queued>>>);
@@ -57,7 +70,7 @@ impl Queue {
                         let group = group.clone();
                         at_work.push(async move {
                             // A caller that is gone needs no answer.
-                            let _ = answer.send(group.append(request).await);
+                            let _ = answer.send(group.append(request).await.map_err(AppendError::Raft));
                         });
                     }
                     None => break,
@@ -69,6 +82,13 @@ impl Queue {
     }
 }
 
+fn has_batches(request: &AppendEntriesRequest<TypeConfig>) -> bool {
+    request
+        .entries
+        .iter()
+        .any(|entry| matches!(&entry.payload, EntryPayload::Normal(proposal) if proposal.has_batches()))
+}
+
 impl Shard {
     /// Queues a leader's entries or heartbeat, in the order of these calls; the answer comes once
     /// they are flushed.
@@ -76,7 +96,13 @@ impl Shard {
         &self,
         request: AppendEntriesRequest<TypeConfig>,
     ) -> impl Future<Output = Answer> + Send + 'static {
-        let answered = self.appends.push(request);
-        async move { answered.await.unwrap_or(Err(RaftError::Fatal(Fatal::Stopped))) }
+        let has_room = !has_batches(&request) || self.shared.journal.room().publish_ok;
+        let answered = has_room.then(|| self.appends.push(request));
+        async move {
+            match answered {
+                Some(answered) => answered.await.unwrap_or(Err(RaftError::Fatal(Fatal::Stopped).into())),
+                None => Err(AppendError::NoRoom),
+            }
+        }
     }
 }
