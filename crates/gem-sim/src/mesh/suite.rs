@@ -31,6 +31,7 @@ pub fn one(seed: u64, planted: Planted, is_printed: bool) -> ExitCode {
         report.totals.published,
         report.totals.delivered
     );
+    println!("  {} calls; {:?}", report.totals.calls, report.totals.faults);
     for (name, checks) in &report.checks {
         println!("  {name:<14} {checks} checks");
     }
