@@ -1,6 +1,6 @@
 """Figures of publish and deliver, beside the journal's own write rate in the same run.
 
-    ./dev bench [--quick] [--markdown FILE]
+    ./dev bench [--quick] [--mesh] [--markdown FILE]
 
 Every case runs against one fresh node over gRPC; CPU and bytes written are the node's own, from /proc.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import bench_mesh
 from harness.node import Node
 
 GEM = Path(os.environ["GEM_BIN"])
@@ -73,10 +74,32 @@ def case(work: Path, name: str, size: int, batch: int, messages: int) -> dict[st
     }
 
 
+def single(work: Path, show: bench_mesh.Show, quick: bool) -> None:
+    """One node: every size and batch."""
+    show("| size | batch | journal MiB/s | publish MiB/s | of the journal | messages/s | server CPU s per M | p50 ms | p99 ms | bytes written per payload byte | deliver MiB/s | messages/s | server CPU s per M |")
+    show("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name, size in SIZES:
+        for batch in BATCHES:
+            messages = {1: 50_000, 10: 200_000, 100: 500_000, 1000: 500_000}[batch]
+            if quick:
+                messages //= 10
+            journal = gem_bench(
+                "journal", "--data", str(work / f"journal-{name}-{batch}"), "--size", f"{size}B", "--batch", str(batch),
+                "--messages", str(min(messages, 200_000)),
+            )["mib_per_s"]  # fmt: skip
+            r = case(work, name, size, batch, messages)
+            show(
+                f"| {name} | {batch} | {journal:.0f} | {r['publish_mib_s']:.1f} | {r['publish_mib_s'] / journal:.2f} | "
+                f"{r['publish_msg_s']:.0f} | {r['publish_cpu']:.2f} | {r['publish_p50']:.2f} | {r['publish_p99']:.2f} | "
+                f"{r['written']:.2f} | {r['deliver_mib_s']:.1f} | {r['deliver_msg_s']:.0f} | {r['deliver_cpu']:.2f} |"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages")
     parser.add_argument("--markdown", help="also write the tables to this file")
+    parser.add_argument("--mesh", action="store_true", help="a mesh of three against one node, idle, and when one is lost")
     args = parser.parse_args()
     lines: list[str] = []
 
@@ -86,23 +109,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=os.environ.get("GEM_BENCH_DIR")) as scratch:
         work = Path(scratch)
-        show("| size | batch | journal MiB/s | publish MiB/s | of the journal | messages/s | server CPU s per M | p50 ms | p99 ms | bytes written per payload byte | deliver MiB/s | messages/s | server CPU s per M |")
-        show("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-        for name, size in SIZES:
-            for batch in BATCHES:
-                messages = {1: 50_000, 10: 200_000, 100: 500_000, 1000: 500_000}[batch]
-                if args.quick:
-                    messages //= 10
-                journal = gem_bench(
-                    "journal", "--data", str(work / f"journal-{name}-{batch}"), "--size", f"{size}B", "--batch", str(batch),
-                    "--messages", str(min(messages, 200_000)),
-                )["mib_per_s"]  # fmt: skip
-                r = case(work, name, size, batch, messages)
-                show(
-                    f"| {name} | {batch} | {journal:.0f} | {r['publish_mib_s']:.1f} | {r['publish_mib_s'] / journal:.2f} | "
-                    f"{r['publish_msg_s']:.0f} | {r['publish_cpu']:.2f} | {r['publish_p50']:.2f} | {r['publish_p99']:.2f} | "
-                    f"{r['written']:.2f} | {r['deliver_mib_s']:.1f} | {r['deliver_msg_s']:.0f} | {r['deliver_cpu']:.2f} |"
-                )
+        if args.mesh:
+            bench_mesh.measure(GEM, work, gem_bench, show, args.quick)
+        else:
+            single(work, show, args.quick)
     if args.markdown:
         Path(args.markdown).write_text("\n".join(lines) + "\n")
 

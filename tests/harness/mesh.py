@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,13 @@ class Mesh:
         """What a running node says of the mesh."""
         status: dict[str, Any] | None = (node or self.running()[0]).get("/v1/mesh")
         return status or {}
+
+    def command(self, *args: str, of: MeshNode | None = None) -> str:
+        """What `gem mesh …` prints, asked of the last node of the mesh or of another; it must succeed."""
+        command = [str(self.gem_bin), "mesh", *args, "--url", (of or self.nodes[-1]).url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
 
     def shards(self, node: MeshNode | None = None) -> list[dict[str, Any]]:
         answer = (node or self.running()[0]).get("/v1/mesh/shards")

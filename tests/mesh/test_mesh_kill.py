@@ -51,6 +51,8 @@ def test_kills_and_pauses_lose_nothing(gem_bin: Path, tmp_path: Path) -> None:
         print(f"publishers were refused or left unheard: {dict(workload.retries)}")
         print("slowest return: " + ", ".join(f"{kind} {took:.2f} s" for kind, took in slowest.items()))
         assert counts["published"] > 20 * rounds
+        if rounds >= 100:
+            assert kinds.keys() == set(KINDS), f"not every kind came: {dict(kinds)}"
 
 
 def strike(mesh: Mesh, kind: str, rng: random.Random) -> float:

@@ -44,6 +44,10 @@ const USAGE: &str = "usage: gem-sim --seed N [--trace] [--planted ack-before-flu
 
 fn main() -> ExitCode {
     run::note_panics();
+    // `RUST_LOG=info` shows what the nodes of a run say.
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {

@@ -25,8 +25,8 @@ _FLUSH_AT_EXIT_SECONDS = 30.0
 class Client:
     """Talks to a mesh through any of its nodes.
 
-    `url` is one URL, a comma-separated list or a list: the next is taken where one fails. Without it,
-    `$GEM_URL`, else `http://127.0.0.1:7400`. `timeout` is how long a publish is retried, in seconds.
+    `url` is one URL, a comma-separated list or a list: the next is taken where one fails, and after those the
+    nodes that the mesh told of meanwhile. Without it, `$GEM_URL`, else `http://127.0.0.1:7400`. `timeout` is how long a publish is retried, in seconds.
     `on_error` is called with every failed publish, from the client's own thread.
     """
 

@@ -97,6 +97,9 @@ pub struct GroupView {
     pub seats: BTreeMap<ReplicaId, bool>,
     /// Whether a change of the membership is under way: not committed yet, or joint.
     pub is_changing: bool,
+    /// The voters that a joint change was to end with, where the joint membership is committed: the
+    /// leader that began it may be gone, and then it is this one's to end.
+    pub half_changed: Option<BTreeSet<ReplicaId>>,
     /// The index of the entry that set the membership.
     pub epoch: u64,
     /// The last entry of the log here.
@@ -364,7 +367,10 @@ impl Group {
         let metrics = metrics.borrow_watched();
         let membership = &metrics.membership_config;
         let committed = metrics.committed_membership_config.log_id();
-        let is_joint = membership.membership().get_joint_config().len() > 1;
+        let configs = membership.membership().get_joint_config();
+        let is_joint = configs.len() > 1;
+        let is_committed = committed == membership.log_id();
+        let half_changed = configs.last().filter(|_| is_joint && is_committed).cloned();
         let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
         let index = |id: &Option<super::types::LogId>| id.map_or(0, |id| id.index);
         let progress = metrics.replication.iter().flatten().map(|(replica, upto)| (*replica, index(upto)));
@@ -372,7 +378,8 @@ impl Group {
             term: metrics.current_term,
             leader: metrics.current_leader,
             seats: membership.nodes().map(|(replica, _)| (*replica, voters.contains(replica))).collect(),
-            is_changing: is_joint || committed != membership.log_id(),
+            is_changing: is_joint || !is_committed,
+            half_changed,
             epoch: index(membership.log_id()),
             last: metrics.last_log_index.unwrap_or(0),
             applied: index(&metrics.last_applied),

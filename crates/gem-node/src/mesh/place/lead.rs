@@ -41,7 +41,14 @@ impl Placer {
             }
             self.agent.tell_shard(describe(&shard));
             let view = shard.view();
-            if view.is_changing || self.state().busy.contains(&shard.id()) {
+            if self.state().busy.contains(&shard.id()) {
+                continue;
+            }
+            if let Some(voters) = view.half_changed.clone() {
+                self.begin_step(shard, view, Step::SetVoters(voters));
+                continue;
+            }
+            if view.is_changing {
                 continue;
             }
             let now = self.clock.monotonic();
@@ -66,26 +73,31 @@ impl Placer {
                 self.state().doing.remove(&shard.id());
                 continue;
             }
-            let mut state = self.state();
-            state.busy.insert(shard.id());
-            state.doing.insert(shard.id(), words(&step));
-            drop(state);
-            let placer = self.clone();
-            self.tasks.spawn(async move {
-                let group = shard.id();
-                let prefix = shard.prefix();
-                let done = tokio::time::timeout(STEP_WAIT, placer.take(&shard, &view, step)).await;
-                match done {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::info!(%prefix, "a step of placement was not taken: {error}"),
-                    Err(_) => tracing::warn!(%prefix, "a step of placement takes long: it is looked at again"),
-                }
-                placer.state().busy.remove(&group);
-                if matches!(shard.status(), Status::Leading { .. }) {
-                    placer.agent.tell_shard(describe(&shard));
-                }
-            });
+            self.begin_step(shard, view, step);
         }
+    }
+
+    /// Takes a step, beside all else; meanwhile no other is begun for the shard.
+    fn begin_step(self: &Arc<Self>, shard: Arc<Shard>, view: GroupView, step: Step) {
+        let mut state = self.state();
+        state.busy.insert(shard.id());
+        state.doing.insert(shard.id(), words(&step));
+        drop(state);
+        let placer = self.clone();
+        self.tasks.spawn(async move {
+            let group = shard.id();
+            let prefix = shard.prefix();
+            let done = tokio::time::timeout(STEP_WAIT, placer.take(&shard, &view, step)).await;
+            match done {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::info!(%prefix, "a step of placement was not taken: {error}"),
+                Err(_) => tracing::warn!(%prefix, "a step of placement takes long: it is looked at again"),
+            }
+            placer.state().busy.remove(&group);
+            if matches!(shard.status(), Status::Leading { .. }) {
+                placer.agent.tell_shard(describe(&shard));
+            }
+        });
     }
 
     async fn take(self: &Arc<Self>, shard: &Shard, view: &GroupView, step: Step) -> Result<(), String> {
