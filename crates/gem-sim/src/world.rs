@@ -1,6 +1,7 @@
 //! The world of one run: time, disk and index under the node, what has happened so far, and what
 //! the invariants say to it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gem_shard::log::TopicConfig;
@@ -74,6 +75,10 @@ pub struct Totals {
     pub carried: u64,
     /// Batches gathered into objects.
     pub gathered: u64,
+    /// Calls of clients that change something.
+    pub calls: u64,
+    /// What was done to a mesh, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
 }
 
 impl World {
@@ -134,7 +139,13 @@ impl World {
     pub fn op(&self) -> OpId {
         let mut inner = self.inner();
         inner.next_op += 1;
+        inner.totals.calls += 1;
         inner.next_op
+    }
+
+    /// Counts a fault of a mesh.
+    pub fn struck(&self, kind: &'static str) {
+        *self.inner().totals.faults.entry(kind).or_default() += 1;
     }
 
     /// What is known of the run.
@@ -210,5 +221,9 @@ impl Totals {
         self.recycled += other.recycled;
         self.carried += other.carried;
         self.gathered += other.gathered;
+        self.calls += other.calls;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
     }
 }

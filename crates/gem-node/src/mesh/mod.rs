@@ -56,14 +56,19 @@ const BOOK_PAUSE: Duration = Duration::from_secs(5);
 /// What a shard tells others of itself, as this replica sees it.
 pub fn describe(shard: &Shard) -> Descriptor {
     let view = shard.view();
-    let leads = matches!(shard.status(), Status::Leading { .. });
+    // The term that goes with the leader: by now this replica may have voted in a later one, and two
+    // leaders of one term would be told for ever.
+    let (leader, term) = match shard.status() {
+        Status::Leading { term } => (Some(shard.replica().node), term),
+        _ => (view.leader.map(|leader| leader.node), view.term),
+    };
     Descriptor {
         prefix: shard.prefix(),
         group: shard.id(),
         epoch: view.epoch,
         seats: view.seats.iter().map(|(replica, is_voter)| Seat { replica: *replica, is_voter: *is_voter }).collect(),
-        leader: if leads { Some(shard.replica().node) } else { view.leader.map(|leader| leader.node) },
-        term: view.term,
+        leader,
+        term,
     }
 }
 

@@ -145,6 +145,7 @@ pub struct Group {
     log: LogStore,
     bytes_kept: u64,
     durable: DurablePoint,
+    lease: Duration,
 }
 
 fn damage(what: String) -> io::Error {
@@ -257,7 +258,8 @@ impl Group {
             // one had in flight is not known any more.
             raft.trigger().elect(false).await.map_err(io::Error::other)?;
         }
-        Ok(Group { raft, term_found, log, bytes_kept: config.bytes_kept, durable })
+        let lease = lease_of(&config);
+        Ok(Group { raft, term_found, log, bytes_kept: config.bytes_kept, durable, lease })
     }
 
     /// Hands over a proposal judged in `term`; its end is sent to `to` under `number`.
@@ -282,6 +284,22 @@ impl Group {
             Ok(leader) => Leads::Here(leader.term()),
             Err(ForwardToLeader { leader_id: Some(leader), .. }) => Leads::Elsewhere(leader, self.term()),
             Err(_) => Leads::Unknown,
+        }
+    }
+
+    /// Where this replica leads: for how long it has not been sure any more that nobody else does.
+    /// Zero while the others, a majority, have answered it within the time in which they elect
+    /// nobody (Ongaro's thesis, 6.4.1).
+    pub fn unsure_for(&self) -> Duration {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let silent = metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed());
+        match silent {
+            Some(silent) if silent < self.lease => Duration::ZERO,
+            // Alone it needs nobody's answer.
+            _ if metrics.membership_config.membership().voter_ids().nth(1).is_none() => Duration::ZERO,
+            Some(silent) => (silent - self.lease).max(Duration::from_millis(1)),
+            None => Duration::from_millis(1),
         }
     }
 
@@ -474,11 +492,18 @@ impl Group {
     }
 }
 
+/// How long after its last word to a majority a leader is sure that they elect nobody: less than
+/// the time that they wait, for no two clocks run alike.
+fn lease_of(config: &GroupConfig) -> Duration {
+    Duration::from_millis(config.election_ms * 2 - config.election_ms / 8)
+}
+
 fn raft_config(group: GroupId, config: &GroupConfig, is_alone: bool) -> io::Result<Config> {
     let config = Config {
         cluster_name: super::types::short(group),
         heartbeat_interval: config.heartbeat_ms,
         election_timeout_min: config.election_ms,
+        // What followers wait for at the least, too: see `lease_of`.
         election_timeout_max: config.election_ms * 2,
         // A lone voter has nobody to send heartbeats to and can't lose its lease: no ticks, no
         // cost while idle.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gem_shard::log::{Append, DeadLetter, DeadLetters, Read, ShardLog, TopicConfig};
+use gem_shard::log::{Append, DeadLetter, DeadLetters, Delivered, GroupRef, Pull, Read, ShardLog, TopicConfig};
 use gem_shard::raft::transport::{Rpc, Transport, unreachable};
 use gem_shard::raft::types::{LogId, TypeConfig, Vote};
 use gem_shard::snapshot::{Fetch, Fetched};
@@ -22,7 +22,9 @@ use gem_store::objects::{Objects, Origin};
 use gem_store::read::{InlineReads, Reader, Reads};
 use gem_types::batch::BatchBuilder;
 use gem_types::seams::Clock;
-use gem_types::{Error, GroupId, Incarnation, Message, NodeId, PartitionId, Prefix, ReplicaId, Result, TopicName};
+use gem_types::{
+    Error, GroupId, GroupName, Incarnation, Message, NodeId, PartitionId, Prefix, ReplicaId, Result, TopicName,
+};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
     VoteResponse,
@@ -419,6 +421,23 @@ impl Mesh {
     pub async fn try_publish(&self, node: usize, count: u64, wait: Duration) -> Result<()> {
         let append = self.append_of(count, wait);
         self.shard(node).append(append).await.map(drop)
+    }
+
+    /// One message for a member of the group `g`, through one node.
+    pub async fn pull(&self, node: usize, wait: Duration) -> Result<Vec<Delivered>> {
+        let topic = TopicName::new("orders").unwrap();
+        let group = GroupRef { topic, partition: self.partition.unwrap(), group: GroupName::new("g").unwrap() };
+        let pull = Pull {
+            group,
+            consumer: "c".into(),
+            mode: None,
+            from: None,
+            max: 1,
+            max_bytes: 1 << 20,
+            wait,
+            stream: None,
+        };
+        self.shard(node).pull(pull).await
     }
 
     fn append_of(&self, count: u64, wait: Duration) -> Append {

@@ -99,6 +99,24 @@ async fn a_cut_off_leader_stores_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cut_off_leader_hands_out_nothing() {
+    let mut mesh = Mesh::new(3);
+    mesh.three_voters().await;
+    mesh.publish(0, 200).await;
+    // What it may hand out is logged ahead: by that alone it could go on for a while.
+    for _ in 0..40 {
+        assert_eq!(mesh.pull(0, Duration::from_secs(1)).await.unwrap().len(), 1);
+    }
+    mesh.cut(0, true);
+    mesh.leader_among(&[1, 2]).await;
+    let late = mesh.pull(0, Duration::from_secs(3)).await;
+    assert!(late.is_err() || late.as_ref().is_ok_and(Vec::is_empty), "{late:?}");
+    mesh.cut(0, false);
+    let leader = mesh.leader_among(&[1, 2]).await;
+    assert_eq!(mesh.pull(leader, Duration::from_secs(1)).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_replica_is_replaced_by_one_joint_change() {
     let mut mesh = Mesh::new(4);
     mesh.three_voters().await;

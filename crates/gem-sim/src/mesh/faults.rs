@@ -69,21 +69,25 @@ impl Faults {
         match self.chance.below(100) {
             0..18 => {
                 run.say(format!("the power of n{at} fails"));
+                run.world.struck("power of a node failed");
                 let seed = self.chance.next();
                 run.computers[at].crash(&run.network, Some(seed)).await;
                 self.later(run, 9_000, End::Start(at));
             }
             18..30 => {
                 run.say(format!("n{at} is killed"));
+                run.world.struck("node killed");
                 run.computers[at].crash(&run.network, None).await;
                 self.later(run, 9_000, End::Start(at));
             }
             30..36 => {
+                run.world.struck("planned stop");
                 run.stop(at).await;
                 self.later(run, 5_000, End::Start(at));
             }
             36..48 => {
                 run.say(format!("n{at} is cut off"));
+                run.world.struck("node cut off");
                 for other in 0..run.computers.len() {
                     cut(run, at, other, true);
                     cut(run, other, at, true);
@@ -94,6 +98,7 @@ impl Faults {
                 let Some(other) = self.living(run) else { return };
                 let is_both = self.chance.percent(50);
                 run.say(format!("no way from n{at} to n{other}, back: {}", !is_both));
+                run.world.struck(if is_both { "link cut" } else { "link cut one way" });
                 cut(run, at, other, true);
                 if is_both {
                     cut(run, other, at, true);
@@ -102,6 +107,7 @@ impl Faults {
             }
             60..70 => {
                 run.say(format!("n{at} is paused"));
+                run.world.struck("node paused");
                 run.computers[at].pause(&run.network);
                 self.later(run, 6_000, End::Resume(at));
             }
@@ -113,22 +119,29 @@ impl Faults {
                     doubled_percent: self.chance.below(20),
                 };
                 run.say(format!("the network: {weather:?}"));
+                run.world.struck("network lost, doubled, delayed");
                 run.network.set_weather(weather);
                 self.later(run, 8_000, End::Clear);
             }
             78..83 => {
+                run.world.struck("disks slow");
                 run.world.set_slow(true);
                 self.later(run, 4_000, End::Usual);
             }
             83..88 => {
                 let ms = self.chance.below(8_000) as i64 - 4_000;
                 run.say(format!("the clock of n{at} is off by {ms} ms"));
+                run.world.struck("clock off");
                 run.computers[at].clock.set_off(ms);
             }
-            88..92 if run.computers.len() < COMPUTERS_MAX => run.add().await,
+            88..92 if run.computers.len() < COMPUTERS_MAX => {
+                run.world.struck("node joined");
+                run.add().await;
+            }
             92..97 if !self.has_wiped => self.wipe(run, at).await,
             _ => {
                 run.say("all power fails");
+                run.world.struck("all power failed");
                 for at in 0..run.computers.len() {
                     let seed = self.chance.next();
                     run.computers[at].crash(&run.network, Some(seed)).await;
@@ -146,6 +159,7 @@ impl Faults {
         }
         self.has_wiped = true;
         run.say(format!("the disk of n{at} is lost"));
+        run.world.struck("disk lost");
         run.computers[at].crash(&run.network, None).await;
         run.computers[at].wipe(&run.world.clone());
         self.later(run, 9_000, End::Start(at));

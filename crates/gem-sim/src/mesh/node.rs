@@ -250,6 +250,9 @@ impl Computer {
             network.end(node);
         }
         disk.die();
+        // What the process did not close ends with it.
+        self.index.crash();
+        tokio::time::sleep(REMAINS).await;
         trouble
     }
 

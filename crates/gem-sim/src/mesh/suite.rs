@@ -9,6 +9,7 @@ use super::run::run;
 use crate::invariants::Invariants;
 use crate::setup::Planted;
 use crate::suite::each;
+use crate::world::Totals;
 
 /// Seeds of a usual suite.
 pub const SEEDS: u64 = 100;
@@ -30,6 +31,7 @@ pub fn one(seed: u64, planted: Planted, is_printed: bool) -> ExitCode {
         report.totals.published,
         report.totals.delivered
     );
+    println!("  {} calls; {:?}", report.totals.calls, report.totals.faults);
     for (name, checks) in &report.checks {
         println!("  {name:<14} {checks} checks");
     }
@@ -68,11 +70,10 @@ pub fn suite(first: u64, seeds: u64) -> ExitCode {
     }
     println!("determinism: {} seeds run twice", again.len());
     let (mut checks, mut broken) = (BTreeMap::new(), BTreeMap::new());
-    let (mut virtual_ms, mut published, mut delivered) = (0, 0, 0);
+    let (mut virtual_ms, mut sum) = (0, Totals::default());
     for report in &reports {
         virtual_ms += report.virtual_ms;
-        published += report.totals.published;
-        delivered += report.totals.delivered;
+        sum.add(&report.totals);
         for (name, made) in &report.checks {
             *checks.entry(*name).or_insert(0) += made;
         }
@@ -87,10 +88,16 @@ pub fn suite(first: u64, seeds: u64) -> ExitCode {
         }
     }
     println!(
-        "{} seeds, {:.0} s of simulated time; {published} messages stored, {delivered} delivered",
+        "{} seeds, {:.2} h of simulated time; {} calls, {} messages stored, {} delivered",
         reports.len(),
-        virtual_ms as f64 / 1_000.0
+        virtual_ms as f64 / 3_600_000.0,
+        sum.calls,
+        sum.published,
+        sum.delivered
     );
+    for (kind, count) in &sum.faults {
+        println!("  {kind:<30} {count:>10} times");
+    }
     for (name, _) in Invariants::promises() {
         let (made, broken) = (checks.get(name).copied().unwrap_or(0), broken.get(name).copied().unwrap_or(0));
         println!("  {name:<14} {made:>10} checks, {broken} seeds failed");

@@ -21,6 +21,10 @@ impl LeaderLoop {
                 if let Change::Seek(group, _) | Change::DeleteGroup(group) = &change {
                     // What dispatch has noted so far goes into the log before it.
                     self.deliver()?;
+                    if self.tasks.is_unsure {
+                        let _ = reply.send(Err(self.shared.unavailable("its leader hears from no majority")));
+                        return Ok(());
+                    }
                     self.delivery.freeze(group);
                 }
                 self.proposer.push(Wanted::Change(change, reply));
@@ -55,8 +59,13 @@ impl LeaderLoop {
         Ok(())
     }
 
-    /// Carries out what dispatch asks for.
+    /// Carries out what dispatch asks for. Nothing goes out while another replica may lead: it
+    /// knows nothing of what is leased here, and this one nothing of its seeks.
     pub(super) fn deliver(&mut self) -> std::result::Result<(), StoreError> {
+        self.tasks.is_unsure = self.tasks.leading.is_some() && !self.group.unsure_for().is_zero();
+        if self.tasks.is_unsure {
+            return Ok(());
+        }
         loop {
             let now = self.now();
             let mut errands = std::mem::take(&mut self.tasks.errands);

@@ -46,6 +46,10 @@ impl LeaderLoop {
             // Leadership is being handed over, or can't be held: a moment shows which.
             return Ok(());
         }
+        if !self.group.unsure_for().is_zero() {
+            // Another replica may lead by now.
+            return Ok(());
+        }
         if !self.proposer.is_idle() {
             // What the old term left in flight ends first.
             return Ok(());

@@ -38,6 +38,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const SWEEP: Duration = Duration::from_secs(1);
 /// Between looks whether an election that was won has become known.
 const LEAD_RETRY: Duration = Duration::from_millis(20);
+/// A leader that has been unsure of it for so long tells whoever waits to ask elsewhere.
+const UNSURE_MAX: Duration = Duration::from_secs(1);
 /// Requests taken in before the loop does what they call for.
 const TAKEN_MAX: usize = 1_024;
 /// How long a stop waits for what is in flight.
@@ -94,6 +96,8 @@ pub(crate) struct LoopTasks {
     /// A term that began, until it is known who leads in it.
     candidate: Option<u64>,
     leading: Option<u64>,
+    /// It leads, but another replica may lead as well by now: deliveries wait.
+    is_unsure: bool,
     /// The last term in which judging was stopped, and when.
     lost: Option<(u64, Instant)>,
     upkeep_at: Option<Instant>,
@@ -199,8 +203,12 @@ impl LeaderLoop {
         let sweep = *self.tasks.sweep_at.get_or_insert(now + SWEEP);
         let upkeep = *self.tasks.upkeep_at.get_or_insert(now + UPKEEP);
         let mut wake = sweep.min(upkeep);
-        if self.tasks.candidate.is_some() {
+        if self.tasks.candidate.is_some() || self.tasks.is_unsure {
             wake = wake.min(now + LEAD_RETRY);
+        }
+        if self.tasks.is_unsure {
+            // What is due waits for a sign of the others.
+            return wake;
         }
         if let Some(due_ms) = self.delivery.next_deadline() {
             let wait_ms = due_ms.saturating_sub(self.now().mono_ms);
@@ -212,6 +220,9 @@ impl LeaderLoop {
     fn time(&mut self) -> std::result::Result<(), String> {
         let now = Instant::now();
         self.try_lead()?;
+        if self.tasks.leading.is_some() && self.group.unsure_for() > UNSURE_MAX {
+            self.lose();
+        }
         if self.tasks.sweep_at.is_some_and(|at| at <= now) {
             self.tasks.sweep_at = None;
             self.delivery.sweep(self.now());
@@ -247,7 +258,9 @@ impl LeaderLoop {
             }
         }
         // Those whose word is recorded hear it; what dispatch would do next is not done.
-        self.delivery.drain(self.now(), &mut Vec::new());
+        if self.group.unsure_for().is_zero() {
+            self.delivery.drain(self.now(), &mut Vec::new());
+        }
         self.delivery.lose();
         self.delivery.drain(self.now(), &mut Vec::new());
         self.shared.tails.wake_all();
