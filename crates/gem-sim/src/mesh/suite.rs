@@ -12,7 +12,7 @@ use crate::suite::each;
 use crate::world::Totals;
 
 /// Seeds of a usual suite.
-pub const SEEDS: u64 = 100;
+pub const SEEDS: u64 = 150;
 /// Seeds that are run twice.
 const TWICE: u64 = 5;
 /// Seeds within which a planted bug must be found.
