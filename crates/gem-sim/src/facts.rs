@@ -56,6 +56,8 @@ pub struct Seeks {
     pub begun: u64,
     /// Begun and not ended.
     pub open: u64,
+    /// When the last one ended, in virtual milliseconds.
+    pub ended_ms: u64,
 }
 
 /// A group, as a map's key.
@@ -91,7 +93,7 @@ impl Facts {
     }
 
     /// Takes in what happened, before the invariants do.
-    pub fn observe(&mut self, event: &Event) {
+    pub fn observe(&mut self, at: &Moment, event: &Event) {
         match event {
             Event::Partition { partition, topic, config } => {
                 self.partitions.insert(
@@ -150,6 +152,7 @@ impl Facts {
             Event::Sought { op, answer } if !matches!(answer, crate::event::Answer::Unknown(_)) => {
                 if let Some(seeks) = self.seek_ops.remove(op).and_then(|group| self.seeks.get_mut(&group)) {
                     seeks.open -= 1;
+                    seeks.ended_ms = at.ms;
                 }
             }
             Event::Started => {
@@ -177,5 +180,12 @@ impl Facts {
             Some(seeks) if seeks.open == 0 => Some(seeks.begun),
             Some(_) => None,
         }
+    }
+
+    /// The same for what came of a pull that was asked at `asked_ms`: in a mesh an answer may come in
+    /// after a seek that it knows nothing of.
+    pub fn seeks_of_pull(&self, group: &GroupKey, asked_ms: u64) -> Option<u64> {
+        let may_be_older = self.is_mesh && self.seeks.get(group).is_some_and(|seeks| asked_ms <= seeks.ended_ms);
+        if may_be_older { None } else { self.seeks_of(group) }
     }
 }

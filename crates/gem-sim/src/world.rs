@@ -120,7 +120,7 @@ impl World {
             return;
         }
         let at = Moment { ms: at_ms, life: *life };
-        facts.observe(&event);
+        facts.observe(&at, &event);
         if let Err((invariant, what)) = invariants.observe(&at, facts, &event) {
             *violation = Some(Violation { invariant, what, at_ms });
             trace.add(at_ms, violation);

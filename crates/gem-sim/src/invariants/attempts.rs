@@ -37,8 +37,8 @@ impl Invariant for Attempts {
 
     fn observe(&mut self, _: &Moment, facts: &Facts, event: &Event) -> Verdict {
         match event {
-            Event::Pulled { group, messages, .. } => {
-                let seeks = facts.seeks_of(&key(group));
+            Event::Pulled { group, messages, asked_ms, .. } => {
+                let seeks = facts.seeks_of_pull(&key(group), *asked_ms);
                 if facts.is_mesh {
                     let Some(seeks) = seeks else { return Ok(0) };
                     for (seen, delivery) in messages {

@@ -37,7 +37,7 @@ impl Invariant for OneHolder {
         match event {
             Event::Pulled { group, member, asked_ms, messages } => {
                 let id = key(group);
-                let seeks = facts.seeks_of(&id);
+                let seeks = facts.seeks_of_pull(&id, *asked_ms);
                 let Some(fact) = facts.partitions.get(&group.partition) else { return Ok(0) };
                 // Leased when it was handed out, which was between the question and now.
                 let until_ms = asked_ms + fact.config.ack_timeout_ms.min(crate::setup::MEMBER_TIMEOUT_MS_MIN);
