@@ -46,6 +46,9 @@ pub async fn tell(agent: Arc<Agent>, gauges: Gauges) {
         let shards = gauges.shards.all();
         let leads = shards.iter().filter(|shard| matches!(shard.status(), Status::Leading { .. })).count();
         let room = gauges.journal.room();
+        if !room.publish_ok {
+            gauges.journal.look_for_room();
+        }
         agent.tell_load(Load {
             version,
             cpu_permille: u16::try_from(permille).unwrap_or(u16::MAX),

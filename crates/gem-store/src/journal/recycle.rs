@@ -37,6 +37,12 @@ impl Journal {
         self.shared.wake_writer();
     }
 
+    /// Looks whether the volume has room again: where nothing is written, nothing else does.
+    pub fn look_for_room(&self) {
+        self.shared.lock().look_requested = true;
+        self.shared.wake_writer();
+    }
+
     /// All entries that were ever written to the sealed file `file`, in order, purged and discarded
     /// ones among them: their batches may still be what a location points at. Blocks on the disk.
     pub fn entries_in(&self, file: u64, generation: u64) -> Result<Vec<(GroupId, LogPos, JournalPlace)>, StoreError> {

@@ -55,6 +55,8 @@ pub(super) struct State {
     pub eager: usize,
     pub next_ticket: u64,
     pub seal_requested: bool,
+    /// Somebody wants to know whether the volume has room again.
+    pub look_requested: bool,
     pub closed: bool,
     pub poisoned: Option<Arc<str>>,
     pub groups: BTreeMap<GroupId, GroupLog>,

@@ -52,6 +52,13 @@ impl Writer {
     /// One round: writes, flushes and answers what is queued, up to the bound of one flush. `false`
     /// where there was nothing to do.
     pub fn step(&mut self) -> bool {
+        let looks = {
+            let mut state = self.shared.lock();
+            std::mem::take(&mut state.look_requested) && state.poisoned.is_none()
+        };
+        if looks {
+            self.prepare();
+        }
         let (jobs, seal) = self.take();
         if jobs.is_empty() && !seal {
             return false;
@@ -385,7 +392,11 @@ enum Urgency {
 
 impl State {
     fn urgency(&self) -> Urgency {
-        if self.eager > 0 || self.seal_requested || (self.poisoned.is_some() && !self.queue.is_empty()) {
+        if self.eager > 0
+            || self.seal_requested
+            || self.look_requested
+            || (self.poisoned.is_some() && !self.queue.is_empty())
+        {
             Urgency::Now
         } else if self.closed {
             if self.queue.is_empty() { Urgency::Never } else { Urgency::Now }
