@@ -42,7 +42,7 @@ def test_an_older_disk_elects_nobody_who_lacks_what_it_confirmed(gem_bin: Path, 
             shutil.rmtree(n3.data)
             older.rename(n3.data)
             n3.spawn()
-            assert n3.process.wait(timeout=30) == 1, "it ends by itself"
+            assert n3.process is not None and n3.process.wait(timeout=30) == 1, "it ends by itself"
             last = n3.log.read_text().strip().splitlines()[-1]
             assert "set back" in last and "--join" in last, last
             n1.start()
