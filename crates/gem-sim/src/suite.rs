@@ -29,10 +29,15 @@ pub fn one(seed: u64, planted: Planted, is_printed: bool) -> ExitCode {
         report.virtual_ms as f64 / 1_000.0
     );
     println!("  {}", totals(&report.totals));
+    end_of_one(&report)
+}
+
+/// The end of what is printed of one seed: its checks, and what it broke.
+pub fn end_of_one(report: &Report) -> ExitCode {
     for (name, checks) in &report.checks {
         println!("  {name:<14} {checks} checks");
     }
-    match report.violation {
+    match &report.violation {
         None => ExitCode::SUCCESS,
         Some(violation) => {
             println!("FAILED {} at {} ms: {}", violation.invariant, violation.at_ms, violation.what);
@@ -41,60 +46,93 @@ pub fn one(seed: u64, planted: Planted, is_printed: bool) -> ExitCode {
     }
 }
 
+/// What a suite counts, and prints as it does.
+pub struct Tally {
+    clock: SystemClock,
+    passed: u64,
+    failed: u64,
+}
+
+impl Tally {
+    /// Nothing yet.
+    pub fn new() -> Tally {
+        Tally { clock: SystemClock::new(), passed: 0, failed: 0 }
+    }
+
+    /// One thing more that is as it should be, or is not.
+    pub fn count(&mut self, is_good: bool) {
+        if is_good { self.passed += 1 } else { self.failed += 1 }
+    }
+
+    /// Whether seeds that were run twice were the same run.
+    pub fn determinism(&mut self, first: &[Report], again: &[Report]) {
+        for (one, other) in first.iter().zip(again) {
+            let is_same = one.trace == other.trace;
+            if !is_same {
+                println!("seed {} is not deterministic: {:x?} and {:x?}", one.seed, one.trace, other.trace);
+            }
+            self.count(is_same);
+        }
+        println!("determinism: {} seeds run twice", again.len());
+    }
+
+    /// What became of `reports`, whose seeds `again` repeats; `summary` is told the sum of what
+    /// happened and the simulated milliseconds.
+    pub fn seeds(&mut self, reports: &[Report], again: &str, summary: impl FnOnce(&Totals, u64)) {
+        let (mut sum, mut virtual_ms) = (Totals::default(), 0);
+        let (mut checks, mut broken) = (BTreeMap::new(), BTreeMap::new());
+        for report in reports {
+            sum.add(&report.totals);
+            virtual_ms += report.virtual_ms;
+            for (name, made) in &report.checks {
+                *checks.entry(*name).or_insert(0) += made;
+            }
+            self.count(report.violation.is_none());
+            if let Some(violation) = &report.violation {
+                *broken.entry(violation.invariant).or_insert(0) += 1;
+                println!(
+                    "FAILED seed {}: {} at {} ms: {}",
+                    report.seed, violation.invariant, violation.at_ms, violation.what
+                );
+                println!("       repeat it with: {again} --seed {}", report.seed);
+            }
+        }
+        summary(&sum, virtual_ms);
+        for (name, _) in Invariants::promises() {
+            let (made, broken) = (checks.get(name).copied().unwrap_or(0), broken.get(name).copied().unwrap_or(0));
+            println!("  {name:<14} {made:>10} checks, {broken} seeds failed");
+        }
+    }
+
+    /// The last line: `N passed, M failed`.
+    pub fn end(self) -> ExitCode {
+        println!("wall time {:.1} s", self.clock.monotonic().as_secs_f64());
+        println!("{} passed, {} failed", self.passed, self.failed);
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
 /// The suite. Its last line is `N passed, M failed`.
 pub fn suite(first: u64, seeds: u64) -> ExitCode {
-    let clock = SystemClock::new();
-    let (mut passed, mut failed) = (0u64, 0u64);
-    let mut count = |is_good: bool| if is_good { passed += 1 } else { failed += 1 };
-
+    let mut tally = Tally::new();
     let twice = first..first + TWICE.min(seeds);
-    let pairs = (all(twice.clone(), Planted::None), all(twice, Planted::None));
-    for (one, other) in pairs.0.iter().zip(&pairs.1) {
-        let is_same = one.trace == other.trace;
-        if !is_same {
-            println!("seed {} is not deterministic: {:x?} and {:x?}", one.seed, one.trace, other.trace);
-        }
-        count(is_same);
-    }
-    println!("determinism: {} seeds run twice", pairs.0.len());
-
+    tally.determinism(&all(twice.clone(), Planted::None), &all(twice, Planted::None));
     let reports = all(first..first + seeds, Planted::None);
-    let (mut sum, mut checks, mut broken, mut virtual_ms) = (Totals::default(), BTreeMap::new(), BTreeMap::new(), 0);
-    for report in &reports {
-        sum.add(&report.totals);
-        virtual_ms += report.virtual_ms;
-        for (name, made) in &report.checks {
-            *checks.entry(*name).or_insert(0) += made;
-        }
-        count(report.violation.is_none());
-        if let Some(violation) = &report.violation {
-            *broken.entry(violation.invariant).or_insert(0) += 1;
-            println!(
-                "FAILED seed {}: {} at {} ms: {}",
-                report.seed, violation.invariant, violation.at_ms, violation.what
-            );
-            println!("       repeat it with: ./dev sim --seed {}", report.seed);
-        }
-    }
-    println!("{} seeds, {:.0} s of simulated time; {}", reports.len(), virtual_ms as f64 / 1_000.0, totals(&sum));
-    for (name, _) in Invariants::promises() {
-        let (made, broken) = (checks.get(name).copied().unwrap_or(0), broken.get(name).copied().unwrap_or(0));
-        println!("  {name:<14} {made:>10} checks, {broken} seeds failed");
-    }
+    tally.seeds(&reports, "./dev sim", |sum, ms| {
+        println!("{} seeds, {:.0} s of simulated time; {}", reports.len(), ms as f64 / 1_000.0, totals(sum));
+    });
 
     for planted in Planted::OF_NODES {
         let found = all(first..first + PLANTED_SEEDS, planted);
         let broken: Vec<_> = found.iter().filter_map(|report| Some((report.seed, report.violation.clone()?))).collect();
-        count(!broken.is_empty());
+        tally.count(!broken.is_empty());
         let mut by: BTreeMap<&str, u64> = BTreeMap::new();
         broken.iter().for_each(|(_, violation)| *by.entry(violation.invariant).or_default() += 1);
         let first = broken.first().map_or_else(|| "NOT FOUND".into(), |(seed, _)| format!("first by seed {seed}"));
         println!("planted {}: {first}, by {} of {PLANTED_SEEDS} seeds: {by:?}", planted.name(), broken.len());
     }
 
-    println!("wall time {:.1} s", clock.monotonic().as_secs_f64());
-    println!("{passed} passed, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    tally.end()
 }
 
 /// Runs seeds, each on a thread and runtime of its own, as many at once as there are cores; in

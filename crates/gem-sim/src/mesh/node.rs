@@ -34,6 +34,7 @@ use tokio::task::JoinSet;
 
 use super::clock::NodeClock;
 use super::network::Network;
+use super::planted;
 use crate::chance::{Chance, SimRandom};
 use crate::dead_letters::DeadLetterPublisher;
 use crate::disk::LifeDisk;
@@ -140,8 +141,8 @@ impl Computer {
             _ => Identity::load_or_found(&disk, dir, &*random, &founding).map_err(io::Error::other)?,
         };
         self.identity = Some(identity.clone());
-        let planted = Arc::new(disk.planted());
-        let opened = Journal::open(planted, &dir.join("journal"), journal_config(setup), self.clock.clone());
+        let journal_disk = Arc::new(disk.planted());
+        let opened = Journal::open(journal_disk, &dir.join("journal"), journal_config(setup), self.clock.clone());
         let (journal, writer) = opened.map_err(io::Error::other)?;
         let mut writing = JoinSet::new();
         writing.spawn(write(world.clone(), self.is_paused.clone(), writer, chance.fork()));
@@ -193,7 +194,7 @@ impl Computer {
             clock: self.clock.clone(),
             secret: [9; 32],
             dead_letters,
-            transport: super::planted::transport(setup.planted, RaftLinks(calls)),
+            transport: Arc::new(RaftLinks(planted::calls(setup.planted, calls))),
             config,
         };
         let mut life = Life {

@@ -1,73 +1,42 @@
-//! Bugs that are planted in the way between replicas.
+//! A bug that is planted in the way between nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use gem_node::mesh::raft::RaftLinks;
-use gem_shard::raft::transport::{Rpc, Transport};
-use gem_shard::raft::types::{TypeConfig, Vote};
-use gem_shard::snapshot::{Fetch, Fetched};
-use gem_types::{GroupId, ReplicaId, Result};
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
-    VoteResponse,
-};
+use gem_mesh::{CallError, Calls, Parcel};
+use gem_node::mesh::kinds;
+use gem_shard::snapshot::{Fetch, Fetched, wire};
+use gem_types::NodeId;
 
 use crate::setup::Planted;
 
-/// The transport of a node, with the bug that is planted, if it is one of the transport's.
-pub fn transport(planted: Planted, links: RaftLinks) -> Arc<dyn Transport> {
+/// The way to the other nodes, with the bug that is planted, if it is one of the way's.
+pub fn calls(planted: Planted, calls: Arc<dyn Calls>) -> Arc<dyn Calls> {
     match planted {
-        Planted::EmptySnapshot => Arc::new(EmptySnapshots(links)),
-        _ => Arc::new(links),
+        Planted::EmptySnapshot => Arc::new(EmptySnapshots(calls)),
+        _ => calls,
     }
 }
 
 /// Snapshots are told to have no payloads: whoever takes one in claims what it lacks.
-struct EmptySnapshots(RaftLinks);
+struct EmptySnapshots(Arc<dyn Calls>);
 
-impl Transport for EmptySnapshots {
-    fn append(
+impl Calls for EmptySnapshots {
+    fn call(
         &self,
-        group: GroupId,
-        to: ReplicaId,
-        request: AppendEntriesRequest<TypeConfig>,
+        to: NodeId,
+        lane: u64,
+        request: Parcel,
         wait: Duration,
-    ) -> Rpc<AppendEntriesResponse<TypeConfig>> {
-        self.0.append(group, to, request, wait)
-    }
-
-    fn vote(
-        &self,
-        group: GroupId,
-        to: ReplicaId,
-        request: VoteRequest<TypeConfig>,
-        pre: bool,
-        wait: Duration,
-    ) -> Rpc<VoteResponse<TypeConfig>> {
-        self.0.vote(group, to, request, pre, wait)
-    }
-
-    fn transfer(
-        &self,
-        group: GroupId,
-        to: ReplicaId,
-        request: TransferLeaderRequest<TypeConfig>,
-        wait: Duration,
-    ) -> Rpc<TransferLeaderResponse<TypeConfig>> {
-        self.0.transfer(group, to, request, wait)
-    }
-
-    fn offer(&self, group: GroupId, to: ReplicaId, from: ReplicaId, vote: Vote, wait: Duration) -> Rpc<Vote> {
-        self.0.offer(group, to, from, vote, wait)
-    }
-
-    fn fetch(&self, group: GroupId, from: ReplicaId, request: Fetch) -> BoxFuture<'static, Result<Fetched>> {
-        match request {
-            Fetch::Batches { .. } => async { Ok(Fetched::Batches { batches: Vec::new() }) }.boxed(),
-            other => self.0.fetch(group, from, other),
+    ) -> BoxFuture<'static, Result<Parcel, CallError>> {
+        let is_planted = request.kind == kinds::FETCH
+            && wire::decode_fetch(&request.parts).is_ok_and(|(_, _, fetch)| matches!(fetch, Fetch::Batches { .. }));
+        if !is_planted {
+            return self.0.call(to, lane, request, wait);
         }
+        let none = wire::encode_fetched(&Ok(Fetched::Batches { batches: Vec::new() }));
+        async move { Ok(Parcel { kind: kinds::FETCH, parts: none }) }.boxed()
     }
 }
