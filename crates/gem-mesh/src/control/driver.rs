@@ -339,8 +339,7 @@ impl Driver {
     /// will fail again.
     fn note_failure(&mut self, node: NodeId, connection: ConnectionId, error: &HelloError) -> bool {
         let address = self.connections.get(&connection).and_then(|state| state.remote);
-        let is_lasting =
-            matches!(error.refusal(), Some(Refusal::Version(_) | Refusal::Mesh(_) | Refusal::Secret | Refusal::Older));
+        let is_lasting = error.refusal().is_some_and(Refusal::is_lasting);
         if is_lasting && self.peers.refuse(node, Instant::now()) {
             warn!(%node, ?address, "no control link: {error}");
         } else {

@@ -55,6 +55,16 @@ pub enum Refusal {
     Older,
 }
 
+impl Refusal {
+    /// Whether trying again is of no use before a person has done something.
+    pub(super) fn is_lasting(self) -> bool {
+        match self {
+            Refusal::Version(_) | Refusal::Mesh(_) | Refusal::Secret | Refusal::Older => true,
+            Refusal::Joining | Refusal::Busy => false,
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     /// The reason, in the words of the side that refuses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

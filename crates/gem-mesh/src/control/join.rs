@@ -292,7 +292,7 @@ impl Joining {
     }
 
     fn on_refused(&mut self, connection: ConnectionId, error: &HelloError) {
-        let is_over = matches!(error.refusal(), Some(Refusal::Secret | Refusal::Version(_) | Refusal::Mesh(_)));
+        let is_over = error.refusal().is_some_and(Refusal::is_lasting);
         if let Some(target) = self.target(connection) {
             target.refusal = error.refusal().or(target.refusal);
         }
