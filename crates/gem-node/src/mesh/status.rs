@@ -1,6 +1,6 @@
 //! The mesh for people: see [`MeshAdmin`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -51,7 +51,7 @@ impl View {
         known
     }
 
-    fn shard(&self, shard: &Descriptor, living: &BTreeMap<NodeId, bool>) -> ShardStatus {
+    fn shard(&self, shard: &Descriptor, living: &BTreeMap<NodeId, bool>, full: &BTreeSet<NodeId>) -> ShardStatus {
         let lives = |node: &NodeId| living.get(node).copied().unwrap_or(false);
         let replicas: Vec<ReplicaStatus> = shard
             .seats
@@ -64,9 +64,9 @@ impl View {
             .collect();
         let voters = replicas.iter().filter(|one| one.voter).count();
         let alive = replicas.iter().filter(|one| one.voter && one.alive).count();
-        let full = shard.seats.iter().filter(|seat| seat.is_voter && self.is_full(&seat.replica.node)).count();
+        let not_storing = shard.seats.iter().filter(|seat| seat.is_voter && full.contains(&seat.replica.node)).count();
         // One that takes no more is there, but holds nothing of what is published now.
-        let storing = if voters > 1 { alive.saturating_sub(full) } else { alive };
+        let storing = if voters > 1 { alive.saturating_sub(not_storing) } else { alive };
         let wanted = (self.placer.settings().replicas as usize).min(living.len()).max(1);
         let health = if alive * 2 <= voters {
             ShardHealth::Unavailable
@@ -91,9 +91,9 @@ impl View {
         }
     }
 
-    fn is_full(&self, node: &NodeId) -> bool {
-        let loads = self.agent.loads();
-        loads.iter().any(|(other, load)| other == node && load.is_disk_full)
+    /// Nodes that take no more messages.
+    fn full(&self) -> BTreeSet<NodeId> {
+        self.agent.loads().into_iter().filter(|(_, load)| load.is_disk_full).map(|(node, _)| node).collect()
     }
 
     fn living(&self) -> BTreeMap<NodeId, bool> {
@@ -221,8 +221,8 @@ impl MeshAdmin for View {
     }
 
     fn shards(&self) -> Vec<ShardStatus> {
-        let living = self.living();
-        self.known().iter().map(|shard| self.shard(shard, &living)).collect()
+        let (living, full) = (self.living(), self.full());
+        self.known().iter().map(|shard| self.shard(shard, &living, &full)).collect()
     }
 
     fn find(&self, text: &str) -> Result<NodeId> {
