@@ -344,6 +344,18 @@ impl Mesh {
         self.shard(0).set_voters(self.replicas(&[0, 1, 2])).await.unwrap();
     }
 
+    /// Three voters of 250 messages; node 2 is down, and the log begins behind the 50 that it has.
+    pub async fn with_one_behind_the_log() -> Mesh {
+        let mut mesh = Mesh::new(3);
+        mesh.three_voters().await;
+        mesh.publish(0, 50).await;
+        mesh.caught_up().await;
+        mesh.kill(2).await;
+        mesh.publish(0, 200).await;
+        mesh.purge().await;
+        mesh
+    }
+
     /// As kill -9 does: what was flushed stays.
     pub async fn kill(&mut self, node: usize) {
         let replica = self.replica(node);

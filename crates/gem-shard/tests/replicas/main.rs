@@ -49,13 +49,7 @@ async fn a_leader_that_dies_is_followed_by_another_and_nothing_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_lags_behind_the_log_takes_a_snapshot_of_what_it_lacks() {
-    let mut mesh = Mesh::new(3);
-    mesh.three_voters().await;
-    mesh.publish(0, 50).await;
-    mesh.caught_up().await;
-    mesh.kill(2).await;
-    mesh.publish(0, 200).await;
-    mesh.purge().await;
+    let mut mesh = Mesh::with_one_behind_the_log().await;
     let fetched = mesh.fetched();
     mesh.start(2).await;
     mesh.caught_up().await;

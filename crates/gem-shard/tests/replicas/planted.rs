@@ -78,13 +78,7 @@ async fn a_removed_replica_s_late_vote_is_found() {
 
 /// A replica that lags behind the log takes in a snapshot, and is read.
 async fn a_snapshot_is_taken_in(bug: Option<Bug>) -> bool {
-    let mut mesh = Mesh::new(3);
-    mesh.three_voters().await;
-    mesh.publish(0, 50).await;
-    mesh.caught_up().await;
-    mesh.kill(2).await;
-    mesh.publish(0, 200).await;
-    mesh.purge().await;
+    let mut mesh = Mesh::with_one_behind_the_log().await;
     mesh.plant(bug);
     mesh.start(2).await;
     mesh.caught_up().await;
